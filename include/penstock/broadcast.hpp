@@ -30,6 +30,7 @@ struct BroadcastOptions {
     std::uint64_t large = std::uint64_t{2} << 30U;     // address range for messages that are larger
                                                     // than capacity/4; takes memory only when used
     OnReaderDeath on_reader_death = OnReaderDeath::Raise;
+    WaitPolicy waiting = WaitPolicy::Balanced;
     MemoryOptions memory = {};
     // A user whose abandoned segment of that name may be replaced, besides this process's own.
     std::optional<std::uint32_t> replaces_owner = std::nullopt;

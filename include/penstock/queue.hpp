@@ -53,6 +53,7 @@ struct QueueOptions {
     unsigned participants = 64;   // participants at most
     unsigned max_deliveries = 0;  // without ack before it is a dead letter; 0: no limit; at most 62
     EndsWith ends_with = EndsWith::Creator;
+    WaitPolicy waiting = WaitPolicy::Balanced;
     // For a layer above with a queue of its own kind: eight letters that attach() must name too,
     // and the size of its own part of shared memory, which is zero at first.
     std::uint64_t application = 0;

@@ -8,6 +8,8 @@
 
 #include <cstdint>
 
+#include "penstock/wait.hpp"
+
 namespace penstock {
 
 // The kind of a statistic: how it is shown, and which metric it becomes.
@@ -19,6 +21,7 @@ struct StatisticKind {
 namespace statistic_kind {
 inline constexpr StatisticKind Counter{"counter", ""};
 inline constexpr StatisticKind CountedBytes{"counter", "bytes"};
+inline constexpr StatisticKind CountedSeconds{"counter", "seconds"};
 inline constexpr StatisticKind Gauge{"gauge", ""};
 inline constexpr StatisticKind Bytes{"gauge", "bytes"};
 inline constexpr StatisticKind Seconds{"gauge", "seconds"};
@@ -61,7 +64,12 @@ struct Statistics {
 #define PENSTOCK_SEGMENT_STATISTICS(X)                                                       \
     X(std::uint64_t, reserved_bytes, Bytes, "Memory that the segment takes now.")            \
     X(std::uint64_t, joins, Counter, "Participants that ever joined, the creator included.") \
-    X(std::uint64_t, deaths, Counter, "Participants found dead.")
+    X(std::uint64_t, deaths, Counter, "Participants found dead.")                            \
+    X(WaitPolicy, waiting, Word, "What waiting may cost the processor.")                     \
+    X(double, spin_seconds, CountedSeconds,                                                  \
+      "Processor time that waits spent spinning; of a broadcast's handle: its own.")         \
+    X(std::uint64_t, spins_won, Counter, "Waits that ended while they were spinning.")       \
+    X(std::uint64_t, waits_slept, Counter, "Waits that had to sleep in the kernel.")
 PENSTOCK_STATISTICS(SegmentStats, Statistics, PENSTOCK_SEGMENT_STATISTICS);
 
 }  // namespace penstock

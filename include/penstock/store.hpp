@@ -68,6 +68,7 @@ struct StoreOptions {
     std::uint64_t granule = 0;
     // The store stays, with its objects, when the last participant leaves.
     bool persistent = false;
+    WaitPolicy waiting = WaitPolicy::Balanced;
     MemoryOptions memory = {};
     // A second user, besides this process's own, whose abandoned segment of that name may be
     // replaced.

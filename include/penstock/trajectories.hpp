@@ -97,6 +97,7 @@ struct TrajectoryOptions {
     unsigned participants = 256;                         // groups waiting or being used
     unsigned max_deliveries = 0;                         // as of a Queue; see nack()
     EndsWith ends_with = EndsWith::Creator;              // whose close() ends the stream
+    WaitPolicy waiting = WaitPolicy::Balanced;           // for groups, room and credit
     // How many versions a group may be older than the policy it is used for. At most (max_staleness
     // + 1) batches are in progress.
     std::uint64_t max_staleness = kUnlimited;

@@ -185,6 +185,10 @@ std::chrono::nanoseconds parse_seconds(nb::handle seconds, const char* what) {
         std::chrono::duration<double>(std::min(number, century)));
 }
 
+WaitPolicy parse_waiting(nb::handle waiting) {
+    return parse_wait_policy(parse_text(waiting, "waiting"));
+}
+
 Codec parse_codec(nb::handle codec) {
     if (codec.is_none()) {
         return Codec::Typed;

@@ -43,6 +43,8 @@ unsigned parse_small(nb::handle number, const char* what);
 // Seconds as an int or a float, for a bounded time. InvalidArgument for negative numbers and NaN,
 // TypeError for other types; clamped to a century.
 std::chrono::nanoseconds parse_seconds(nb::handle seconds, const char* what);
+// "latency", "balanced" or "frugal"; InvalidArgument otherwise.
+WaitPolicy parse_waiting(nb::handle waiting);
 // None or "pickle"; InvalidArgument otherwise.
 Codec parse_codec(nb::handle codec);
 // None, a user's number or a user's name; InvalidArgument for an unknown user.

@@ -86,7 +86,7 @@ QueueRole parse_role(nb::handle given) {
 void create(PyQueue* place, nb::handle given_name, nb::handle capacity, nb::handle slots,
             nb::handle inline_bytes, nb::handle participants, nb::handle max_deliveries,
             nb::handle ends_with, nb::handle codec, nb::handle populate, nb::handle lock_memory,
-            std::uint64_t application, nb::handle owner) {
+            nb::handle waiting, std::uint64_t application, nb::handle owner) {
     const std::string name = parse_name(given_name);
     QueueOptions options;
     options.application = application;
@@ -96,6 +96,7 @@ void create(PyQueue* place, nb::handle given_name, nb::handle capacity, nb::hand
     options.participants = parse_small(participants, "participants");
     options.max_deliveries = parse_small(max_deliveries, "max_deliveries");
     options.ends_with = parse_ends_with(ends_with);
+    options.waiting = parse_waiting(waiting);
     options.memory.populate = parse_flag(populate, "populate");
     options.memory.lock_memory = parse_flag(lock_memory, "lock_memory");
     options.replaces_owner = parse_owner(owner);
@@ -180,7 +181,8 @@ void bind_queue(nb::module_& module) {
              nb::arg("slots").none(), nb::arg("inline_bytes").none(),
              nb::arg("participants").none(), nb::arg("max_deliveries").none(),
              nb::arg("ends_with").none() = "creator", nb::arg("codec").none(),
-             nb::arg("populate").none(), nb::arg("lock_memory").none(), nb::arg("application") = 0,
+             nb::arg("populate").none(), nb::arg("lock_memory").none(),
+             nb::arg("waiting").none() = "balanced", nb::arg("application") = 0,
              nb::arg("owner").none() = nb::none())
         .def(
             "__init__",

@@ -17,6 +17,8 @@ std::string type_of(const Value& value) {
         return "list[" + type_of(typename Value::value_type{}) + "]";
     } else if constexpr (std::is_same_v<Value, Eviction>) {
         return R"(Literal["sieve", "fifo", "lru", "none"])";
+    } else if constexpr (std::is_same_v<Value, WaitPolicy>) {
+        return R"(Literal["balanced", "latency", "frugal"])";
     } else if constexpr (std::is_same_v<Value, CircuitState>) {
         return R"(Literal["closed", "partial", "open"])";
     } else {

@@ -127,7 +127,7 @@ nb::list keys(PyStore& store, nb::handle timeout) {
 void create(PyStore* place, nb::handle given_name, nb::handle capacity, nb::handle objects,
             nb::handle participants, nb::handle eviction, nb::handle granule, nb::handle persistent,
             nb::handle codec, nb::handle populate, nb::handle lock_memory, nb::handle huge_pages,
-            nb::handle owner, nb::handle second_tier) {
+            nb::handle waiting, nb::handle owner, nb::handle second_tier) {
     const std::string name = parse_name(given_name);
     StoreOptions options;
     options.capacity = parse_bytes(capacity, "capacity");
@@ -136,6 +136,7 @@ void create(PyStore* place, nb::handle given_name, nb::handle capacity, nb::hand
     options.eviction = parse_eviction(eviction);
     options.granule = granule.is_none() ? 0 : parse_bytes(granule, "granule");
     options.persistent = parse_flag(persistent, "persistent");
+    options.waiting = parse_waiting(waiting);
     options.memory.populate = parse_flag(populate, "populate");
     options.memory.lock_memory = parse_flag(lock_memory, "lock_memory");
     options.memory.huge_pages = parse_flag(huge_pages, "huge_pages");
@@ -323,8 +324,8 @@ void bind_store(nb::module_& module) {
              nb::arg("objects").none(), nb::arg("participants").none(), nb::arg("eviction").none(),
              nb::arg("granule").none(), nb::arg("persistent").none(), nb::arg("codec").none(),
              nb::arg("populate").none(), nb::arg("lock_memory").none(),
-             nb::arg("huge_pages").none(), nb::arg("owner").none() = nb::none(),
-             nb::arg("second_tier").none() = nb::none())
+             nb::arg("huge_pages").none(), nb::arg("waiting").none() = "balanced",
+             nb::arg("owner").none() = nb::none(), nb::arg("second_tier").none() = nb::none())
         .def("__init__", &attach, nb::arg("name").none(), nb::kw_only(), nb::arg("instance"),
              nb::arg("codec").none(), nb::arg("timeout").none(),
              nb::arg("owner").none() = nb::none(), nb::arg("second_tier").none() = nb::none())

@@ -89,6 +89,7 @@ TrajectoryOptions parse_options(const nb::dict& options, nb::handle owner) {
     parsed.max_deliveries = parse_small(options["max_deliveries"], "max_deliveries");
     parsed.max_staleness = parse_staleness(options["max_staleness"]);
     parsed.ends_with = parse_ends_with(options["ends_with"]);
+    parsed.waiting = parse_waiting(options["waiting"]);
     parsed.memory.populate = parse_flag(options["populate"], "populate");
     parsed.memory.lock_memory = parse_flag(options["lock_memory"], "lock_memory");
     return parsed;

@@ -88,8 +88,8 @@ std::optional<int> numa_node_of(nb::handle node) {
 }
 
 void create(Writer* place, nb::handle given_name, nb::handle readers, nb::handle capacity,
-            nb::handle given_on_reader_death, nb::handle large, nb::handle codec, nb::handle owner,
-            const MemoryOptions& memory) {
+            nb::handle given_on_reader_death, nb::handle large, nb::handle waiting,
+            nb::handle codec, nb::handle owner, const MemoryOptions& memory) {
     // None: an anonymous segment, which the library calls "".
     const std::string name = given_name.is_none() ? "" : parse_name(given_name);
     if (name.empty() && !given_name.is_none()) {
@@ -100,6 +100,7 @@ void create(Writer* place, nb::handle given_name, nb::handle readers, nb::handle
     options.readers = parse_small(readers, "readers");
     options.capacity = parse_bytes(capacity, "capacity");
     options.large = parse_bytes(large, "large");
+    options.waiting = parse_waiting(waiting);
     options.memory = memory;
     options.replaces_owner = parse_owner(owner);
     if (on_reader_death != "raise" && on_reader_death != "drop") {
@@ -130,8 +131,9 @@ void bind_writer(nb::module_& module) {
            "__init__",
            [](Writer* place, nb::handle name, nb::handle readers, nb::handle capacity,
               nb::handle on_reader_death, nb::handle large, nb::handle codec, nb::handle huge_pages,
-              nb::handle populate, nb::handle lock_memory, nb::handle numa_node, nb::handle owner) {
-               create(place, name, readers, capacity, on_reader_death, large, codec, owner,
+              nb::handle populate, nb::handle lock_memory, nb::handle numa_node, nb::handle waiting,
+              nb::handle owner) {
+               create(place, name, readers, capacity, on_reader_death, large, waiting, codec, owner,
                       {.huge_pages = parse_flag(huge_pages, "huge_pages"),
                        .populate = parse_flag(populate, "populate"),
                        .lock_memory = parse_flag(lock_memory, "lock_memory"),
@@ -141,7 +143,7 @@ void bind_writer(nb::module_& module) {
            nb::arg("capacity").none(), nb::arg("on_reader_death").none(), nb::arg("large").none(),
            nb::arg("codec").none(), nb::arg("huge_pages").none(), nb::arg("populate").none(),
            nb::arg("lock_memory").none(), nb::arg("numa_node").none(),
-           nb::arg("owner").none() = nb::none())
+           nb::arg("waiting").none() = "balanced", nb::arg("owner").none() = nb::none())
         .def("__init__", &refuse_construction<Writer>)
         .def(
             "send", &send, nb::arg("obj").none(), nb::arg("timeout") = nb::none(),

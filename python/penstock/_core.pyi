@@ -60,6 +60,14 @@ class BroadcastStats:
     """Participants that ever joined, the creator included."""
     deaths: int
     """Participants found dead."""
+    waiting: Literal["balanced", "latency", "frugal"]
+    """What waiting may cost the processor."""
+    spin_seconds: float
+    """Processor time that waits spent spinning; of a broadcast's handle: its own."""
+    spins_won: int
+    """Waits that ended while they were spinning."""
+    waits_slept: int
+    """Waits that had to sleep in the kernel."""
     _table: ClassVar[tuple[tuple[str, str, str, str, str], ...]]
     _metrics: ClassVar[str]
     def asdict(self) -> dict[str, Any]: ...
@@ -113,6 +121,14 @@ class QueueStats:
     """Participants that ever joined, the creator included."""
     deaths: int
     """Participants found dead."""
+    waiting: Literal["balanced", "latency", "frugal"]
+    """What waiting may cost the processor."""
+    spin_seconds: float
+    """Processor time that waits spent spinning; of a broadcast's handle: its own."""
+    spins_won: int
+    """Waits that ended while they were spinning."""
+    waits_slept: int
+    """Waits that had to sleep in the kernel."""
     _table: ClassVar[tuple[tuple[str, str, str, str, str], ...]]
     _metrics: ClassVar[str]
     def asdict(self) -> dict[str, Any]: ...
@@ -235,6 +251,14 @@ class StoreStats:
     """Participants that ever joined, the creator included."""
     deaths: int
     """Participants found dead."""
+    waiting: Literal["balanced", "latency", "frugal"]
+    """What waiting may cost the processor."""
+    spin_seconds: float
+    """Processor time that waits spent spinning; of a broadcast's handle: its own."""
+    spins_won: int
+    """Waits that ended while they were spinning."""
+    waits_slept: int
+    """Waits that had to sleep in the kernel."""
     _table: ClassVar[tuple[tuple[str, str, str, str, str], ...]]
     _metrics: ClassVar[str]
     def asdict(self) -> dict[str, Any]: ...
@@ -347,6 +371,7 @@ class BroadcastWriter:
         populate: bool,
         lock_memory: bool,
         numa_node: int | None,
+        waiting: str = "balanced",
         owner: Owner | None = None,
     ) -> None: ...
     def send(self, obj: Any, timeout: Timeout = None) -> None:
@@ -527,6 +552,7 @@ class Queue:
         codec: str | None,
         populate: bool,
         lock_memory: bool,
+        waiting: str = "balanced",
         application: int = 0,
         owner: Owner | None = None,
     ) -> None: ...
@@ -792,6 +818,7 @@ class Store:
         populate: bool,
         lock_memory: bool,
         huge_pages: bool,
+        waiting: str = "balanced",
         owner: Owner | None = None,
         second_tier: SecondTier | None = None,
     ) -> None: ...

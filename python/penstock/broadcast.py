@@ -17,7 +17,7 @@ from ._exit import close_at_exit
 from ._repr import describe
 from ._threads import Countdown, attach_when_there, try_until_done, wait_in_thread
 from .errors import Busy, InvalidType, Timeout
-from .handle import Handle, Name, Owner, handle_of
+from .handle import Handle, Name, Owner, Waiting, handle_of
 from .state import ReaderState
 
 __all__ = ["Broadcast", "BroadcastReader", "BroadcastWriter"]
@@ -45,6 +45,7 @@ class Broadcast:
         populate: bool = False,
         lock_memory: bool = False,
         numa_node: int | None = None,
+        waiting: Waiting = "balanced",
         owner: Owner | None = None,
     ) -> BroadcastWriter:
         """Create a Broadcast for ``readers`` readers, and be its writer.
@@ -58,6 +59,12 @@ class Broadcast:
 
         ``populate`` maps all of the ring into the writer at once, so that its first lap is as fast
         as later ones; readers still map pages as they read.
+
+        ``waiting`` bounds the processor time that waits of all participants may cost: with
+        ``"balanced"`` they spin for about as long as a wake-up takes here, while that pays off, and
+        then sleep; with ``"latency"`` for up to 5 ms, so that messages a few milliseconds apart
+        find a receiver awake, which takes up to a whole processor; with ``"frugal"`` never.
+        ``stats()`` says what spinning has cost and won.
 
         A segment of that name left by another user is replaced only if ``owner`` names that user.
 
@@ -74,6 +81,7 @@ class Broadcast:
             populate=populate,
             lock_memory=lock_memory,
             numa_node=numa_node,
+            waiting=waiting,
             owner=owner,
         )
         close_at_exit(writer)

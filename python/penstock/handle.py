@@ -4,19 +4,21 @@ from __future__ import annotations
 
 import os
 from multiprocessing import reduction
-from typing import Any
+from typing import Any, Literal
 
 from ._exit import come_first
 from ._repr import never_raises
 from .errors import Error, WrongProcess
 
-__all__ = ["Handle", "Name", "Owner", "handle_of"]
+__all__ = ["Handle", "Name", "Owner", "Waiting", "handle_of"]
 
 #: Of a segment: ``[A-Za-z0-9._-]{1,200}``, ``file:/absolute/path``, or a path object, which names
 #: the ``file:`` segment at that path.
 Name = str | os.PathLike[str]
 #: A user, by number or name, trusted to own segments besides this process's own user.
 Owner = int | str
+#: What waiting may cost the processor, for all participants of a segment.
+Waiting = Literal["latency", "balanced", "frugal"]
 
 
 class Handle:

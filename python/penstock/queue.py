@@ -18,7 +18,7 @@ from ._repr import describe
 from ._threads import Countdown, attach_when_there, take_in_thread, try_until_done
 from .dead_letters import Chosen, DeadLetter, chosen_sequences, decode_content, letters_of
 from .errors import Error, Timeout
-from .handle import Handle, Name, Owner, handle_of
+from .handle import Handle, Name, Owner, Waiting, handle_of
 
 __all__ = ["Queue"]
 
@@ -49,6 +49,7 @@ class Queue(_core.Queue):
         codec: Codec = None,
         populate: bool = False,
         lock_memory: bool = False,
+        waiting: Waiting = "balanced",
         owner: Owner | None = None,
     ) -> Queue:
         """Create a queue, and take part in it. This handle's ``close()`` ends the stream.
@@ -72,6 +73,9 @@ class Queue(_core.Queue):
         it into this process, some 0.7 s for each GiB, which Ctrl-C ends; ``lock_memory`` keeps it
         from being swapped out.
 
+        ``waiting``, as of ``Broadcast.create()``, bounds what the waits for messages and for room
+        may cost the processor.
+
         A queue of that name without a living participant is replaced. If it held messages, they are
         lost, and a RuntimeWarning says how many; ``attach()`` keeps them. Another user's is
         replaced only if ``owner`` names that user.
@@ -89,6 +93,7 @@ class Queue(_core.Queue):
             codec=codec,
             populate=populate,
             lock_memory=lock_memory,
+            waiting=waiting,
             owner=owner,
         )
         close_at_exit(queue)

@@ -23,7 +23,7 @@ from ._reservation import Key, Reservation, StoreRef
 from ._second_tier import SecondTier, SecondTierLike
 from ._threads import Countdown, attach_when_there, take_in_thread, try_until_done
 from .errors import Error, InvalidArgument, NotFound, Timeout
-from .handle import Handle, Name, Owner, handle_of
+from .handle import Handle, Name, Owner, Waiting, handle_of
 from .state import StoreLook, Unwritten
 
 __all__ = ["Key", "SecondTier", "Store", "StoreRef"]
@@ -68,6 +68,7 @@ class Store(_core.Store):
         populate: bool = False,
         lock_memory: bool = False,
         huge_pages: bool = False,
+        waiting: Waiting = "balanced",
         owner: Owner | None = None,
         second_tier: SecondTierLike = None,
     ) -> Store:
@@ -86,6 +87,8 @@ class Store(_core.Store):
         ``populate()``. ``codec="pickle"`` puts values that the typed codec does not support as
         pickles; readers must ask for that too. A store of that name left by another user is
         replaced only if ``owner`` names that user.
+        ``waiting``, as of ``Broadcast.create()``, bounds what waits for a key may cost the
+        processor.
         ``second_tier`` is a URL of Redis or Valkey, or a ``SecondTier``: that of this object alone;
         every participant names its own. The server is tried once. An unreachable server is an
         outage, which may end; refused credentials raise PermissionDenied, and no store is made.
@@ -104,6 +107,7 @@ class Store(_core.Store):
             populate=populate,
             lock_memory=lock_memory,
             huge_pages=huge_pages,
+            waiting=waiting,
             owner=owner,
             second_tier=SecondTier.of(second_tier),
         )

@@ -59,6 +59,7 @@ ReaderCore::ReaderCore(std::unique_ptr<Segment>& segment, unsigned rank)
     holders_ = BlockHolders(view_);
     data_ = Signal(view_.data_word(), segment_->has_asymmetric_fence());
     space_ = Signal(view_.space_word(), segment_->has_asymmetric_fence());
+    spin_ = segment_->receiving_budget(slot_);
     mask_ = shape.capacity - 1;
     line_ = &view_.reader(rank);
 }
@@ -88,6 +89,7 @@ void ReaderCore::claim_rank() {
     // Bits of predecessors, also one set late by a reader that was found dead and lives.
     holders_.drop_all(rank_);
     refuse_if_nothing_can_come();
+    costs_before_ = participants.wait_costs(slot_);
     membership_.enter();
     take_gate();
     PENSTOCK_CRASH_POINT("broadcast.attach.active");
@@ -534,7 +536,9 @@ BroadcastStats ReaderCore::stats() const {
     stats.sleeps = load_relaxed(line_->sleeps);
     const std::uint64_t released = load_acquire(line_->position);
     stats.used_bytes = load_acquire(view_.writer().position) - released;
-    read_segment_stats(stats, segment_->participants(), segment_->reserved_bytes());
+    read_segment_stats(stats, segment_->header(), segment_->participants(),
+                       segment_->reserved_bytes());
+    set_wait_costs(stats, segment_->participants().wait_costs(slot_).since(costs_before_));
     return stats;
 }
 

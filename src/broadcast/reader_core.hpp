@@ -137,6 +137,7 @@ private:
     bool takes_newest_ = false;  // the last record could be copied from beside the position
     std::uint64_t sleeps_ = 0;
     std::uint64_t waits_ = 0;
+    WaitCosts costs_before_;  // of the rank's readers before this one
     Cancel closing_;
 
     // Messages handed out: [oldest_, next_) of a ring of entries, in ring order. next_ is moved by

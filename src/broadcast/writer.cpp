@@ -17,6 +17,7 @@ Status moved_from() noexcept {
 
 BroadcastWriter BroadcastWriter::create(const std::string& name, const BroadcastOptions& options) {
     auto plan = detail::plan_of(detail::broadcast_shape_of(options));
+    plan.waiting = options.waiting;
     plan.replaces_owner = options.replaces_owner;
     auto segment = detail::Segment::create(name, plan, options.memory, [](detail::Segment& fresh) {
         // All other words of a fresh Broadcast are zero, as they should be.

@@ -43,6 +43,7 @@ WriterCore::WriterCore(std::unique_ptr<Segment> made)
     told.resize(shape.readers);
     membership = Membership(*segment, layout::slot_of_rank(shape.readers));
     membership.adopt(layout::kWriterSlot);
+    spin = segment->sending_budget(layout::kWriterSlot);
     stretch = kWarmBytes;
     raise_limit(0);
     set_usable();
@@ -550,7 +551,9 @@ std::vector<BroadcastReaderState> WriterCore::readers() const {
 BroadcastStats WriterCore::stats() const {
     BroadcastStats stats = read_stats(view);
     stats.reader_deaths = reader_deaths(segment->participants(), view.shape());
-    read_segment_stats(stats, segment->participants(), segment->reserved_bytes());
+    read_segment_stats(stats, segment->header(), segment->participants(),
+                       segment->reserved_bytes());
+    set_wait_costs(stats, segment->participants().wait_costs(layout::kWriterSlot));
     stats.held_bytes = load_relaxed(view.state().held_bytes);
     return stats;
 }

@@ -49,6 +49,7 @@ std::shared_ptr<QueueCore> QueueCore::create(const std::string& name, const Queu
                                              const Prepare& prepare) {
     const QueueShape shape = queue_shape_of(options);
     SegmentPlan plan = plan_of(shape);
+    plan.waiting = options.waiting;
     plan.replaces_owner = options.replaces_owner;
     // All other words are zero in a fresh Queue, which is their initial value.
     auto fresh = Segment::create(name, plan, options.memory, [&](Segment& segment) {
@@ -86,15 +87,20 @@ QueueCore::QueueCore(std::unique_ptr<Segment> joined, QueueRole wanted)
     space = Signal(view.space_word(), segment->has_asymmetric_fence());
     arena.announce_room_on(space);
     turn = Signal(view.turn_word(), segment->has_asymmetric_fence());
-    ring = SlotRing(view, self);
-    line = WaitingLine(view, self, turn);
+    take_slot(0);
     longest = std::max(shape.cell_bytes, arena.range_bytes());
 }
 
-void QueueCore::join() {
-    self = membership.claim_any();
+void QueueCore::take_slot(unsigned slot) noexcept {
+    self = slot;
     ring = SlotRing(view, self);
     line = WaitingLine(view, self, turn);
+    put_spin = segment->sending_budget(self);
+    take_spin = turn_spin = segment->receiving_budget(self);
+}
+
+void QueueCore::join() {
+    take_slot(membership.claim_any());
     membership.inherit([this](unsigned dead) { take_over(dead); });
     membership.enter();
     enter(*segment, self);
@@ -229,10 +235,11 @@ Status QueueCore::put(const Message& message, const Wait& wait, bool notifies) n
     if (!is_settled()) [[unlikely]] {
         // Reading the slot that becomes free next would take its line away from the consumer at
         // work on it. So a spinning producer reads a slot further on: when that is free, several
-        // are. Only while spinning: the look before a sleep must be exact.
+        // are. Only while spinning, and not for long: the look before a sleep must be exact, and
+        // less room than that may stay less.
         const std::uint64_t further = view.shape().slots / 16;
-        const std::int64_t spin_ends =
-            wait.deadline.is_try() ? 0 : os::monotonic_ns() + put_spin.nanoseconds();
+        const std::int64_t patience = std::min(put_spin.nanoseconds(), SpinBudget::kMaxBalanced);
+        const std::int64_t spin_ends = wait.deadline.is_try() ? 0 : os::monotonic_ns() + patience;
         const WaitEnd end = wait_for(space, put_spin, wait, [&] {
             if (!ring.has_room(tail + further) && os::monotonic_ns() < spin_ends) return false;
             if (is_ended()) failure = why_unable_to_put(0);  // the end wakes waiters for room

@@ -56,6 +56,8 @@ struct QueueCore final : Attachment {
     void depart() noexcept override;
 
     void join();
+    // Makes the parts that know this participant's slot.
+    void take_slot(unsigned slot) noexcept;
     [[nodiscard]] bool is_drained() const noexcept;
 
     // A message to put, with its bytes unless they are in a block already.

@@ -361,7 +361,8 @@ QueueStats Queue::stats() const {
     if (!core_->segment->check_place()) core_->segment->why_foreign().or_throw();
     QueueStats stats = detail::read_queue_stats(core_->view);
     const detail::Segment& segment = *core_->segment;
-    detail::read_segment_stats(stats, segment.participants(), segment.reserved_bytes());
+    detail::read_segment_stats(stats, segment.header(), segment.participants(),
+                               segment.reserved_bytes());
     stats.held_bytes = core_->arena.allocated_bytes();
     return stats;
 }

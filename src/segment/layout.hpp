@@ -48,6 +48,7 @@ struct SegmentHeader {
     std::uint64_t geometry[kGeometryWords];  // the concept's own numbers
     std::int64_t created_at;                 // ns since the epoch, for people
     char name[kNameBytes];                   // for people, zero terminated
+    std::uint64_t waiting;                   // penstock::WaitPolicy; an unknown one is Balanced
     std::uint64_t checksum;                  // FNV-1a of all bytes before it
 };
 static_assert(std::is_trivially_copyable_v<SegmentHeader>);
@@ -55,12 +56,22 @@ static_assert(offsetof(SegmentHeader, instance) == 32);
 static_assert(offsetof(SegmentHeader, file_size) == 48);
 static_assert(offsetof(SegmentHeader, geometry) == 104);
 static_assert(offsetof(SegmentHeader, name) == 176);
-static_assert(offsetof(SegmentHeader, checksum) == 432);
-static_assert(sizeof(SegmentHeader) == 440 && sizeof(SegmentHeader) <= kPage);
+static_assert(offsetof(SegmentHeader, checksum) == 440);
+static_assert(sizeof(SegmentHeader) == 448 && sizeof(SegmentHeader) <= kPage);
+
+// What the waits of one kind of one participant have cost, over all participants that were in the
+// slot. Written by its waiting threads (WaitMeter), relaxed, for display.
+struct WaitCounts {
+    std::atomic<std::uint64_t> spun;       // ns
+    std::atomic<std::uint64_t> spins_won;  // waits that ended while spinning
+    std::atomic<std::uint64_t> slept;      // waits that slept in the kernel
+    std::uint64_t reserved[5];
+};
+static_assert(sizeof(WaitCounts) == 64);
 
 // One participant. It is alive while the kernel holds its write lock on the slot's first byte. All
-// fields but `found_dead` and `deaths` are written by the holder of that lock alone; `word` last,
-// with release, read by all with acquire. The rest is for display, relaxed.
+// fields but `found_dead`, `deaths` and the counts of waits are written by the holder of that lock
+// alone; `word` last, with release, read by all with acquire. The rest is for display, relaxed.
 struct ParticipantSlot {
     static constexpr std::uint64_t kFree = 0;
     static constexpr std::uint64_t kActive = 1;
@@ -81,8 +92,13 @@ struct ParticipantSlot {
     // Participants found dead here. Written by the finder that moved `found_dead`, relaxed, for
     // display: a finder that dies between the two leaves a death uncounted.
     std::atomic<std::uint64_t> deaths;
-    std::uint64_t reserved[17];
+    std::uint64_t reserved;
+    // Lines of their own: one thread may receive while another sends, and every receiver reads
+    // `found_dead` after every message.
+    WaitCounts receiving;  // waits for messages, objects or credit
+    WaitCounts sending;    // waits for room
 };
+static_assert(offsetof(ParticipantSlot, receiving) == 128);
 static_assert(sizeof(ParticipantSlot) == 256);
 
 // The word that waiters sleep on. Bit 0: a waiter has announced itself; bits 1..31: count of

@@ -28,6 +28,7 @@ std::string shown(std::string_view key) {
 std::shared_ptr<StoreCore> StoreCore::create(const std::string& name, const StoreOptions& options) {
     const StoreShape shape = store_shape_of(options);
     SegmentPlan plan = plan_of(shape);
+    plan.waiting = options.waiting;
     plan.replaces_owner = options.replaces_owner;
     auto fresh = Segment::create(name, plan, options.memory, [&](Segment& segment) {
         MultiWord words;
@@ -58,10 +59,12 @@ StoreCore::StoreCore(std::unique_ptr<Segment> joined, unsigned participant)
     : StoreEntries(std::move(joined), participant) {
     membership = Membership(*segment, view.shape().participants);
     committed = Signal(view.committed_word(), segment->has_asymmetric_fence());
+    spin.learn(segment->receiving_budget(self, WaitMeter::Waiters::Several));
 }
 
 void StoreCore::join() {
     act_as(membership.claim_any());
+    spin.learn(segment->receiving_budget(self, WaitMeter::Waiters::Several));
     extend_reach();
     membership.inherit([this](unsigned dead) { take_over(dead); });
     pins = std::make_unique<Pins>(view, self);

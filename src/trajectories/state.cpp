@@ -21,6 +21,7 @@ Queue create_trajectories(const std::string& name, const TrajectoryOptions& opti
     queue.participants = options.participants;
     queue.max_deliveries = options.max_deliveries;
     queue.ends_with = options.ends_with;
+    queue.waiting = options.waiting;
     queue.application = kTrajectories;
     queue.application_bytes = Board::bytes(options.participants);
     queue.memory = options.memory;
@@ -61,7 +62,10 @@ TrajectoryStats Accounts::stats() const {
 }
 
 WriterState::WriterState(Queue attached, const EnvironmentOptions& options)
-    : Accounts(std::move(attached)), environment(options), hash(environment_hash(options.name)) {}
+    : Accounts(std::move(attached)), environment(options), hash(environment_hash(options.name)) {
+    // A writer receives nothing but credit.
+    spin.learn(core->segment->receiving_budget(core->self, WaitMeter::Waiters::Several));
+}
 
 void WriterState::hand_over(std::uint64_t load) noexcept {
     if (is_foreign()) return;

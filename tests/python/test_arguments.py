@@ -118,6 +118,7 @@ CREATED = {
         "huge_pages": FLAG,
         **MEMORY,
         "numa_node": COUNT[1:],
+        "waiting": WORD,
     },
     penstock.Queue.create: {
         "capacity": SIZE,
@@ -126,6 +127,7 @@ CREATED = {
         "participants": COUNT,
         "max_deliveries": COUNT,
         "ends_with": WORD,
+        "waiting": WORD,
         "codec": WORD[1:],
         **MEMORY,
     },
@@ -134,6 +136,7 @@ CREATED = {
         "objects": COUNT[1:-1],
         "participants": COUNT,
         "eviction": WORD,
+        "waiting": WORD,
         "granule": SIZE[1:],
         "persistent": FLAG,
         "codec": WORD[1:],
@@ -148,6 +151,7 @@ CREATED = {
         "participants": COUNT,
         "max_deliveries": COUNT,
         "ends_with": WORD,
+        "waiting": WORD,
         **MEMORY,
     },
     TrajectoryWriter.create: {

@@ -16,7 +16,15 @@ from penstock import inspect
 from penstock.cli.main import main
 from penstock.trajectories import TrajectoryReader, TrajectoryWriter
 
-COMMON = {"reserved_bytes", "joins", "deaths"}
+COMMON = {
+    "reserved_bytes",
+    "joins",
+    "deaths",
+    "waiting",
+    "spin_seconds",
+    "spins_won",
+    "waits_slept",
+}
 
 
 @pytest.fixture
@@ -36,8 +44,11 @@ def test_each_field_is_documented_and_typed(queue):
         assert [field.name for field in dataclasses.fields(cls)] == names
         assert all((getdoc(getattr(cls, name)) or "").endswith(".") for name in names)
     for name, kind, unit, type_name, words in stats._table:
-        assert type(getattr(stats, name)).__name__ == type_name
-        assert kind in ("counter", "gauge")
+        if kind == "word":
+            assert f'"{getattr(stats, name)}"' in type_name
+        else:
+            assert type(getattr(stats, name)).__name__ == type_name
+        assert kind in ("counter", "gauge", "word")
         assert unit in ("", "bytes", "seconds")
         assert getdoc(getattr(type(stats), name)) == words
 
@@ -53,7 +64,7 @@ def test_it_is_a_frozen_value(queue):
     assert other != stats
     assert stats != stats.asdict()
     assert repr(stats).startswith("QueueStats(accepted=2, accepted_bytes=")
-    assert repr(stats).endswith("joins=1, deaths=0)")
+    assert "joins=1, deaths=0, waiting='balanced'" in repr(stats)
     with pytest.raises(AttributeError):
         stats.accepted = 3  # type: ignore[misc]
 

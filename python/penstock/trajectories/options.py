@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
+from ..handle import Waiting
 from ..queue import EndsWith
 
 __all__ = ["Size", "queue_options"]
@@ -20,6 +21,7 @@ def queue_options(
     populate: bool,
     lock_memory: bool,
     ends_with: EndsWith,
+    waiting: Waiting,
 ) -> dict[str, Any]:
     """The options as ``_core`` takes them, which checks them."""
     return {
@@ -31,4 +33,5 @@ def queue_options(
         "populate": populate,
         "lock_memory": lock_memory,
         "ends_with": ends_with,
+        "waiting": waiting,
     }

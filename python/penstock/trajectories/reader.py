@@ -15,7 +15,7 @@ from .._repr import describe
 from .._threads import Countdown, attach_when_there, take_in_thread
 from ..dead_letters import Chosen, DeadLetter, chosen_sequences, decode_content, letters_of
 from ..errors import Error, Incompatible, InvalidArgument, InvalidType, Timeout
-from ..handle import Handle, Name, Owner, handle_of
+from ..handle import Handle, Name, Owner, Waiting, handle_of
 from ..queue import EndsWith
 from .batch import Layout, TrajectoryBatch, Unserveable, make_batch
 from .group import TrajectoryGroup
@@ -49,6 +49,7 @@ class TrajectoryReader(_core.TrajectoryReader):
         ends_with: EndsWith = "creator",
         populate: bool = False,
         lock_memory: bool = False,
+        waiting: Waiting = "balanced",
         owner: Owner | None = None,
     ) -> TrajectoryReader:
         """Create a queue of trajectories, and take part in it. Its ``close()`` ends the stream.
@@ -77,6 +78,9 @@ class TrajectoryReader(_core.TrajectoryReader):
         it into this process, some 0.7 s for each GiB, which Ctrl-C ends; ``lock_memory`` keeps it
         from being swapped out.
 
+        ``waiting``, as of ``Broadcast.create()``, bounds what the waits for batches, room and
+        credit may cost the processor.
+
         A queue of that name without a living participant is replaced. If it held groups, they are
         lost, and a RuntimeWarning says how many; ``attach()`` keeps them. Another user's is
         replaced only if ``owner`` names that user.
@@ -95,6 +99,7 @@ class TrajectoryReader(_core.TrajectoryReader):
                 populate,
                 lock_memory,
                 ends_with,
+                waiting,
             ),
             sequences=sequences,
             timeout=0,

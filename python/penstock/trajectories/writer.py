@@ -10,7 +10,7 @@ from .._replaced import warn_of_replaced
 from .._repr import describe, never_raises
 from .._threads import Countdown, attach_when_there, take_in_thread, try_until_done
 from ..errors import InvalidArgument, Timeout
-from ..handle import Handle, Name, Owner, handle_of
+from ..handle import Handle, Name, Owner, Waiting, handle_of
 from ..queue import EndsWith
 from .group import TrajectoryGroup
 from .options import Size, queue_options
@@ -86,6 +86,7 @@ class TrajectoryWriter(_core.TrajectoryWriter):
         ends_with: EndsWith = "creator",
         populate: bool = False,
         lock_memory: bool = False,
+        waiting: Waiting = "balanced",
         owner: Owner | None = None,
     ) -> TrajectoryWriter:
         """Create the queue, before the trainer attaches; see ``TrajectoryReader.create``."""
@@ -101,6 +102,7 @@ class TrajectoryWriter(_core.TrajectoryWriter):
                 populate,
                 lock_memory,
                 ends_with,
+                waiting,
             ),
             environment=environment,
             weight=weight,

@@ -106,6 +106,7 @@ SegmentHeader make_header(const std::string& name, const SegmentPlan& plan) {
     std::memcpy(header.geometry, plan.geometry.data(), sizeof header.geometry);
     header.created_at = os::wall_ns();
     std::memcpy(header.name, name.data(), std::min(name.size(), layout::kNameBytes - 1));
+    header.waiting = static_cast<std::uint64_t>(plan.waiting);
     header.checksum = checksum_of(header);
     return header;
 }
@@ -123,6 +124,11 @@ SegmentHeader read_header(const os::SharedFile& file, const std::string& where) 
     check_numbers(header, facts.size, where);
     header.name[layout::kNameBytes - 1] = '\0';
     return header;
+}
+
+WaitPolicy waiting_of(const SegmentHeader& header) noexcept {
+    constexpr auto kLast = static_cast<std::uint64_t>(WaitPolicy::Frugal);
+    return header.waiting <= kLast ? static_cast<WaitPolicy>(header.waiting) : WaitPolicy::Balanced;
 }
 
 }  // namespace penstock::detail

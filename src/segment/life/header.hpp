@@ -4,6 +4,7 @@
 #include <string>
 
 #include "os/shared_file.hpp"
+#include "penstock/wait.hpp"
 #include "segment/layout.hpp"
 #include "segment/life/segment.hpp"
 
@@ -16,5 +17,8 @@ layout::SegmentHeader make_header(const std::string& name, const SegmentPlan& pl
 // Reads and checks the header of an open file. Throws Error(Incompatible or Corrupt) with the
 // reason. `where` names the file in the sentence.
 layout::SegmentHeader read_header(const os::SharedFile& file, const std::string& where);
+
+// The policy that the segment was created with; Balanced if the header names none that is known.
+WaitPolicy waiting_of(const layout::SegmentHeader& header) noexcept;
 
 }  // namespace penstock::detail

@@ -7,6 +7,7 @@
 
 #include "os/process.hpp"
 #include "penstock/segment.hpp"
+#include "segment/life/header.hpp"
 #include "segment/life/segment.hpp"
 
 namespace penstock {
@@ -45,13 +46,25 @@ Participant describe(const Visit& visit, unsigned slot) {
 
 }  // namespace
 
-void read_segment_stats(SegmentStats& stats, const Participants& participants,
-                        std::uint64_t reserved_bytes) noexcept {
+void read_segment_stats(SegmentStats& stats, const layout::SegmentHeader& header,
+                        const Participants& participants, std::uint64_t reserved_bytes) noexcept {
     stats.reserved_bytes = reserved_bytes;
+    stats.waiting = waiting_of(header);
     const unsigned slots = participants.count();
     stats.joins = 0;
-    for (unsigned slot = 0; slot < slots; ++slot) stats.joins += participants.joins(slot);
+    WaitCosts costs;
+    for (unsigned slot = 0; slot < slots; ++slot) {
+        stats.joins += participants.joins(slot);
+        costs += participants.wait_costs(slot);
+    }
     stats.deaths = participants.deaths(0, slots);
+    set_wait_costs(stats, costs);
+}
+
+void set_wait_costs(SegmentStats& stats, const WaitCosts& costs) noexcept {
+    stats.spin_seconds = static_cast<double>(costs.spun) / 1e9;
+    stats.spins_won = costs.spins_won;
+    stats.waits_slept = costs.slept;
 }
 
 SegmentSummary summarize(Visit& visit, const std::string& name) {

@@ -184,6 +184,12 @@ std::uint64_t Participants::deaths(unsigned first, unsigned end) const noexcept 
     return found;
 }
 
+WaitCosts Participants::wait_costs(unsigned slot) const noexcept {
+    WaitCosts costs = read_costs(slots_[slot].receiving);
+    costs += read_costs(slots_[slot].sending);
+    return costs;
+}
+
 std::uint64_t Participants::found_dead(unsigned slot) const noexcept {
     // pairs with: note_dead()
     return load_acquire(slots_[slot].found_dead);

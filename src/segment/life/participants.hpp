@@ -10,6 +10,7 @@
 #include "os/shared_file.hpp"
 #include "segment/layout.hpp"
 #include "segment/waiting/timing.hpp"
+#include "segment/waiting/wait_meter.hpp"
 #include "segment/words/atomics.hpp"
 
 namespace penstock::detail {
@@ -115,6 +116,15 @@ public:
     [[nodiscard]] std::uint64_t found_dead(unsigned slot) const noexcept;
     // Participants ever found dead in slots `first` to `end` - 1.
     [[nodiscard]] std::uint64_t deaths(unsigned first, unsigned end) const noexcept;
+    // What the waits of the slot's participants have cost so far, and where the present one counts
+    // them.
+    [[nodiscard]] WaitCosts wait_costs(unsigned slot) const noexcept;
+    [[nodiscard]] layout::WaitCounts& receiving(unsigned slot) const noexcept {
+        return slots_[slot].receiving;
+    }
+    [[nodiscard]] layout::WaitCounts& sending(unsigned slot) const noexcept {
+        return slots_[slot].sending;
+    }
     // "3 participants are alive, 1 is dead and being cleared up after": of the slots below
     // `places`.
     [[nodiscard]] std::string describe(unsigned places) const;

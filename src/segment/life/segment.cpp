@@ -562,6 +562,14 @@ bool Segment::has_asymmetric_fence() const noexcept {
     return (header_.features & layout::kFeatureAsymmetricFence) != 0;
 }
 
+SpinBudget Segment::receiving_budget(unsigned slot, WaitMeter::Waiters waiters) noexcept {
+    return SpinBudget(waiting_of(header_), {participants_.receiving(slot), waiters});
+}
+
+SpinBudget Segment::sending_budget(unsigned slot) noexcept {
+    return SpinBudget(waiting_of(header_), {participants_.sending(slot), WaitMeter::Waiters::One});
+}
+
 std::byte* Segment::control() const noexcept {
     return control_.data() + header_.control_offset;
 }

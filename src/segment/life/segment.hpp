@@ -20,6 +20,7 @@
 #include "segment/layout.hpp"
 #include "segment/life/name.hpp"
 #include "segment/life/participants.hpp"
+#include "segment/waiting/spin_budget.hpp"
 #include "segment/words/atomics.hpp"
 
 namespace penstock::detail {
@@ -37,6 +38,7 @@ struct SegmentPlan {
     std::uint64_t payload_alignment = layout::kPage;  // of its offset and its address
     bool has_views = true;          // the creator reads messages or objects in place, too
     bool may_be_anonymous = false;  // the concept supports attaching by descriptor
+    WaitPolicy waiting = WaitPolicy::Balanced;
     // A second user, besides this process's own, whose abandoned segment may be replaced.
     std::optional<std::uint32_t> replaces_owner = std::nullopt;
 };
@@ -120,6 +122,10 @@ public:
     [[nodiscard]] const layout::SegmentHeader& header() const noexcept { return header_; }
     [[nodiscard]] std::string instance() const;  // 32 hex digits
     [[nodiscard]] bool has_asymmetric_fence() const noexcept;
+    // Fresh budgets for waits of the participant in that slot, which are counted there.
+    [[nodiscard]] SpinBudget receiving_budget(
+        unsigned slot, WaitMeter::Waiters waiters = WaitMeter::Waiters::One) noexcept;
+    [[nodiscard]] SpinBudget sending_budget(unsigned slot) noexcept;
     [[nodiscard]] std::byte* control() const noexcept;
     [[nodiscard]] std::byte* payload() const noexcept { return payload_.data(); }
     // The payload, mapped read-only: what the program reads in place lies here, so that a stray
@@ -220,8 +226,9 @@ private:
 };
 
 // The statistics that segments of all concepts have.
-void read_segment_stats(SegmentStats& stats, const Participants& participants,
-                        std::uint64_t reserved_bytes) noexcept;
+void read_segment_stats(SegmentStats& stats, const layout::SegmentHeader& header,
+                        const Participants& participants, std::uint64_t reserved_bytes) noexcept;
+void set_wait_costs(SegmentStats& stats, const WaitCosts& costs) noexcept;
 
 // Summary of an inspected segment, as `penstock ls` shows it.
 SegmentSummary summarize(Visit& visit, const std::string& name);

@@ -98,19 +98,28 @@ private:
     bool asymmetric_ = false;
 };
 
-// Spins until ready() or until the budget is used up; true if ready.
-template <typename Ready>
-bool spin_until(SpinBudget& budget, Ready&& ready) {
-    std::int64_t now = os::monotonic_ns();
-    budget.began(now);
+// The longest spin before that deadline. A balanced one may pass it, as a wake-up may, and does not
+// pay for a second reading of the clock.
+inline std::int64_t spin_limit(const SpinBudget& budget, const Deadline& deadline) noexcept {
     const std::int64_t allowed = budget.nanoseconds();
+    if (allowed <= SpinBudget::kMaxBalanced || deadline.is_never()) return allowed;
+    return deadline.left(Clock::now(), std::chrono::nanoseconds(allowed)).count();
+}
+
+// Spins until ready() or until the budget is used up, or the deadline has come; true if ready.
+template <typename Ready>
+bool spin_until(SpinBudget& budget, const Deadline& deadline, Ready&& ready) {
+    const std::int64_t start = os::monotonic_ns();
+    budget.began(start);
+    const std::int64_t allowed = spin_limit(budget, deadline);
     if (allowed == 0) return false;
     constexpr int kLooksPerClock = 16;
     constexpr std::int64_t kGap = 100'000;  // between two reads of the clock: another thread ran
-    const std::int64_t end = now + allowed;
+    std::int64_t now = start;
     do {
         for (int look = 0; look < kLooksPerClock; ++look) {
             if (ready()) {
+                budget.spent(now - start, look + 1);
                 budget.won();
                 return true;
             }
@@ -118,10 +127,13 @@ bool spin_until(SpinBudget& budget, Ready&& ready) {
         }
         const std::int64_t before = std::exchange(now, os::monotonic_ns());
         if (now - before > kGap) {
+            budget.spent(before - start, kLooksPerClock);
             budget.preempted();
             return false;
         }
-    } while (now < end);
+        budget.looked(now - before, kLooksPerClock);
+    } while (now - start < allowed);
+    budget.spent(now - start);
     budget.lost();
     return false;
 }
@@ -154,9 +166,10 @@ WaitEnd wait_until(Signal signal, SpinBudget& budget, const Wait& wait, std::uin
         if (peer_gone()) return WaitEnd::PeerGone;
         return ready() ? WaitEnd::Ready : WaitEnd::Timeout;
     }
-    if (spin_until(budget, ready)) return WaitEnd::Ready;
+    if (spin_until(budget, wait.deadline, ready)) return WaitEnd::Ready;
     constexpr unsigned kRoundsToAsk = 3;
     unsigned rounds = 0;
+    const std::uint64_t sleeps_before = sleeps;
     std::uint32_t seen = signal.announce();
     if (ready()) return WaitEnd::Ready;
     for (;;) {
@@ -164,7 +177,7 @@ WaitEnd wait_until(Signal signal, SpinBudget& budget, const Wait& wait, std::uin
         if (wait.cancel != nullptr && wait.cancel->is_cancelled()) return WaitEnd::Cancelled;
         const auto now = Clock::now();
         if (wait.deadline.has_passed(now)) return WaitEnd::Timeout;
-        ++sleeps;
+        if (sleeps++ == sleeps_before) budget.parked();
         const os::Woken woken = signal.sleep(seen, wait.deadline.left(now, kSlice));
         if (ready()) {
             learn_from_sleep(signal, budget);

@@ -5,10 +5,12 @@
 
 namespace penstock::detail {
 
-SpinBudget::SpinBudget() noexcept : SpinBudget(os::online_processors()) {}
+SpinBudget::SpinBudget(WaitPolicy policy, const WaitMeter& meter) noexcept
+    : SpinBudget(os::online_processors(), policy, meter) {}
 
 void SpinBudget::won() noexcept {
-    budget_ = std::min(budget_ * 2, longest());
+    meter_.add_win();
+    budget_ = is_for_latency() ? longest() : std::min(budget_ * 2, longest());
     doubt_ = 0;
     shared_ = 0;
     if (wins_since_parting_ == kProofOfParting) return;
@@ -16,19 +18,24 @@ void SpinBudget::won() noexcept {
     if (wins_since_parting_ == kProofOfParting) patience_ = kMinPatience;
 }
 
+// For latency a spin in vain changes nothing until many were: messages come in bursts.
 void SpinBudget::lost() noexcept {
-    if (budget_ >= longest()) doubt(1);
+    if (budget_ >= longest()) {
+        doubt(1);
+        if (!is_for_latency()) refuse_sleeps();
+    }
+    if (is_for_latency() && doubt_ < kMaxDoubt) return;
     budget_ = std::max(budget_ / 2, shortest());
 }
 
 void SpinBudget::preempted() noexcept {
     doubt(2);
+    refuse_sleeps();
     budget_ = shortest();
 }
 
 void SpinBudget::doubt(unsigned steps) noexcept {
     doubt_ = std::min(doubt_ + steps, kMaxDoubt);
-    refusals_ = 1U << doubt_;
 }
 
 void SpinBudget::learn_wake_cost(std::int64_t cost) noexcept {
@@ -37,7 +44,8 @@ void SpinBudget::learn_wake_cost(std::int64_t cost) noexcept {
 
 // A sleep that a longer spin would have saved lengthens the budget. Otherwise two sides that have
 // both slept once would stay too slow for each other's short spins. Each longest spin that is lost
-// doubles the number of such sleeps that are ignored first (refusals_).
+// doubles the number of such sleeps that are ignored first (refusals_); for latency none is, unless
+// the spinner was descheduled.
 void SpinBudget::slept(const WakeUp& wake_up) noexcept {
     // Else: another wake-up's stamp, or damage, whose differences might overflow.
     if (wake_up.notified_at < began_ || wake_up.awake_at < wake_up.notified_at) return;
@@ -50,6 +58,8 @@ void SpinBudget::slept(const WakeUp& wake_up) noexcept {
     if (waited >= longest()) return;
     if (refusals_ > 0) {
         --refusals_;
+    } else if (is_for_latency()) {
+        budget_ = longest();
     } else {
         budget_ = std::clamp(2 * waited, std::min(budget_, longest()), longest());
     }

@@ -1,12 +1,16 @@
 // How long a waiter spins before it sleeps in the kernel, learnt from its recent waits.
 // Spinning for as long as blocking costs is at most twice the best choice (Karlin et al., SODA
 // 1990, "Competitive randomized algorithms for non-uniform problems"); what blocking costs here is
-// measured by each wake-up.
+// measured by each wake-up. The segment's policy may forbid spinning, or buy latency with more of
+// it.
 #pragma once
 
 #include <algorithm>
 #include <cstdint>
 #include <mutex>
+
+#include "penstock/wait.hpp"
+#include "segment/waiting/wait_meter.hpp"
 
 namespace penstock::detail {
 
@@ -20,10 +24,24 @@ struct WakeUp {
 
 // One per handle and kind of wait; not thread-safe. Takes times as arguments: tests simulate it.
 class SpinBudget {
+    static constexpr std::int64_t kMaxWakeCost = 100'000;  // more is queueing for a processor
+    // Spins last 5/2 wake-ups at most: where both sides sleep, a reply takes the peer's wake-up and
+    // its work, and a spin that covers both lets both sides spin again.
+    static constexpr std::int64_t kSpinToWake = 5;
+
 public:
-    SpinBudget() noexcept;
-    explicit SpinBudget(unsigned processors) noexcept
-        : may_spin_(processors > 1), budget_(longest() / 2) {}
+    // No balanced spin is longer.
+    static constexpr std::int64_t kMaxBalanced = kSpinToWake * kMaxWakeCost / 2;
+    // Of the latency policy: to a message that comes after more than this, a wake-up adds less than
+    // 2 % of the time that was waited for it.
+    static constexpr std::int64_t kMaxForLatency = 50 * kMaxWakeCost;
+
+    explicit SpinBudget(WaitPolicy policy = WaitPolicy::Balanced,
+                        const WaitMeter& meter = {}) noexcept;
+    explicit SpinBudget(unsigned processors, WaitPolicy policy = WaitPolicy::Balanced,
+                        const WaitMeter& meter = {}) noexcept
+        : meter_(meter), policy_(policy), may_spin_(processors > 1 && policy != WaitPolicy::Frugal),
+          budget_(is_for_latency() ? longest() : longest() / 2) {}
 
     // The longest next spin. 0 while waiter and waker share one processor: the waker runs only when
     // the waiter sleeps.
@@ -34,8 +52,18 @@ public:
     void lost() noexcept;
     // The spinning thread was descheduled: other threads need its processor.
     void preempted() noexcept;
+    // The wait is about to sleep for the first time.
+    void parked() noexcept { meter_.add_sleep(); }
     // The wait ended with a sleep.
     void slept(const WakeUp& wake_up) noexcept;
+
+    // Counts the time of a spin: `span` up to the last reading of the clock, and the looks since
+    // then. No spin that wins pays for another reading.
+    void spent(std::int64_t span, int looks = 0) noexcept {
+        meter_.add_spun(span + looks * look_cost_);
+    }
+    // So many looks took `span`.
+    void looked(std::int64_t span, int looks) noexcept { look_cost_ = span / looks; }
 
     // Whether both sides have shared one processor for some waits in a row, and it is time to try
     // to part: the scheduler keeps them there, since it wakes a thread where its waker runs. The
@@ -46,15 +74,13 @@ public:
     void parted(std::int64_t now, bool has_moved) noexcept;
 
     [[nodiscard]] std::int64_t longest() const noexcept {
-        return may_spin_ ? std::max(kSpinToWake * wake_cost_ / 2, kMin) : 0;
+        if (!may_spin_) return 0;
+        return is_for_latency() ? kMaxForLatency : std::max(kSpinToWake * wake_cost_ / 2, kMin);
     }
 
 private:
-    // Spins last 5/2 wake-ups at most: where both sides sleep, a reply takes the peer's wake-up and
-    // its work, and a spin that covers both lets both sides spin again.
-    static constexpr std::int64_t kSpinToWake = 5;
     static constexpr std::int64_t kFirstWakeCost = 12'000;
-    static constexpr std::int64_t kMaxWakeCost = 100'000;  // more is queueing for a processor
+    static constexpr std::int64_t kFirstLookCost = 40;
     static constexpr std::int64_t kMin = 1'000;  // enough to notice that spinning pays again
     static constexpr unsigned kMaxDoubt = 7;
     static constexpr unsigned kShared = 4;           // waits in a row
@@ -64,11 +90,16 @@ private:
 
     [[nodiscard]] std::int64_t shortest() const noexcept { return may_spin_ ? kMin : 0; }
     [[nodiscard]] bool is_shared() const noexcept { return shared_ >= kShared; }
+    [[nodiscard]] bool is_for_latency() const noexcept { return policy_ == WaitPolicy::Latency; }
     void learn_wake_cost(std::int64_t cost) noexcept;
     void doubt(unsigned steps) noexcept;
+    void refuse_sleeps() noexcept { refusals_ = 1U << doubt_; }
 
-    bool may_spin_;  // false: one processor
+    WaitMeter meter_;
+    WaitPolicy policy_;
+    bool may_spin_;  // false: one processor, or the policy forbids it
     std::int64_t wake_cost_ = kFirstWakeCost;
+    std::int64_t look_cost_ = kFirstLookCost;
     std::int64_t budget_;
     std::int64_t began_ = 0;
     unsigned doubt_ = 0;     // longest spins lost since the last win; a preemption counts as two

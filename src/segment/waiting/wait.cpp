@@ -1,9 +1,31 @@
-// Deadline: arithmetic off the hot path.
+// Deadline: arithmetic off the hot path. Names of the wait policies.
 #include "penstock/wait.hpp"
 
 #include <algorithm>
 
+#include "penstock/error.hpp"
+
 namespace penstock {
+
+std::string_view to_string(WaitPolicy policy) noexcept {
+    switch (policy) {
+        case WaitPolicy::Balanced:
+            return "balanced";
+        case WaitPolicy::Latency:
+            return "latency";
+        case WaitPolicy::Frugal:
+            return "frugal";
+    }
+    return "unknown";
+}
+
+WaitPolicy parse_wait_policy(const std::string& name) {
+    for (const auto policy : {WaitPolicy::Balanced, WaitPolicy::Latency, WaitPolicy::Frugal}) {
+        if (name == to_string(policy)) return policy;
+    }
+    throw Error(ErrorCode::InvalidArgument,
+                "waiting is '" + name + "': give 'latency', 'balanced' or 'frugal'");
+}
 
 Deadline Deadline::after(std::chrono::nanoseconds span) noexcept {
     if (span <= std::chrono::nanoseconds::zero()) return now();

@@ -107,6 +107,18 @@ TEST(HeaderTest, CutsLongNamesAndAlwaysEndsThem) {
     EXPECT_EQ(std::string(header.name).size(), layout::kNameBytes - 1);
 }
 
+TEST(HeaderTest, AnUnknownWaitPolicyIsBalanced) {
+    SegmentPlan plan = make_plan();
+    plan.waiting = WaitPolicy::Frugal;
+    SegmentHeader header = make_header("steps", plan);
+    EXPECT_EQ(waiting_of(read_header(make_file(header), "'steps'")), WaitPolicy::Frugal);
+    for (const std::uint64_t hostile : {std::uint64_t{3}, std::uint64_t{256}, ~std::uint64_t{0}}) {
+        header.waiting = hostile;
+        header.checksum = checksum_of(header);
+        EXPECT_EQ(waiting_of(read_header(make_file(header), "'steps'")), WaitPolicy::Balanced);
+    }
+}
+
 TEST(HeaderTest, EveryFlippedBitIsNoticed) {
     const SegmentHeader made = make_header("steps", make_plan());
     for (std::size_t at = 0; at < sizeof made; ++at) {

@@ -332,11 +332,12 @@ TEST_F(SegmentTest, AttachingToATruncatedOneSaysHowMuchIsThere) {
     {
         Handle dead = create(name);
     }
-    for (const long size : {50'000L, 4096L, 440L, 100L, 0L}) {
+    constexpr long kHeader = sizeof(layout::SegmentHeader);
+    for (const long size : {50'000L, 4096L, kHeader, 100L, 0L}) {
         ASSERT_EQ(::truncate(path_of(name).c_str(), size), 0);
-        EXPECT_TRUE(refuses(size < 440 ? ErrorCode::Incompatible : ErrorCode::Corrupt,
+        EXPECT_TRUE(refuses(size < kHeader ? ErrorCode::Incompatible : ErrorCode::Corrupt,
                             [&] { Segment::attach(name, kQueueToRead); },
-                            {std::to_string(size) + (size < 440 ? " bytes only" : " of ")}));
+                            {std::to_string(size) + (size < kHeader ? " bytes only" : " of ")}));
     }
     std::filesystem::remove(path_of(name));
 }

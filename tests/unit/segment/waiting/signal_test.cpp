@@ -165,6 +165,92 @@ TEST_P(SignalTest, IsWokenByItsOwnPeerQuestion) {
     EXPECT_LE(sleeps_, 1U);
 }
 
+// Waits of a participant that counts them, on a machine with two processors.
+class MeteredTest : public ::testing::Test {
+protected:
+    SpinBudget budget(WaitPolicy policy) {
+        return SpinBudget(2, policy, {counts_, WaitMeter::Waiters::One});
+    }
+    template <typename Ready>
+    WaitEnd wait(SpinBudget spins, const Wait& limits, Ready&& ready, int slices = 1'000) {
+        int looks_at_peer = 0;
+        return wait_until({*word_, false}, spins, limits, sleeps_, ready,
+                          [&] { return looks_at_peer++ == slices; });
+    }
+    [[nodiscard]] WaitCosts costs() const { return read_costs(counts_); }
+
+    static constexpr auto kNever = [] { return false; };
+    static constexpr std::uint64_t kMicrosecond = 1'000;
+    static constexpr std::uint64_t kMillisecond = 1'000'000;
+    const Shared<layout::SignalWord> word_;
+    layout::WaitCounts counts_{};
+    std::uint64_t sleeps_ = 0;
+};
+
+TEST_F(MeteredTest, WaitsThatNeedNotWaitCostNothing) {
+    EXPECT_EQ(wait(budget(WaitPolicy::Latency), kLong, [] { return true; }), WaitEnd::Ready);
+    EXPECT_EQ(wait(budget(WaitPolicy::Latency), Deadline::now(), kNever), WaitEnd::Timeout);
+    EXPECT_EQ(costs().spun + costs().spins_won + costs().slept, 0U);
+}
+
+TEST_F(MeteredTest, ASpinIsWonOrEndsAsleep) {
+    int looks = 0;
+    // Fewer looks than between two readings of the clock: their time is estimated.
+    const auto at_last = [&] { return ++looks % 8 == 0; };
+    for (const WaitPolicy policy : {WaitPolicy::Balanced, WaitPolicy::Latency}) {
+        EXPECT_EQ(wait(budget(policy), kLong, at_last), WaitEnd::Ready);
+    }
+    EXPECT_EQ(costs().spins_won, 2U);
+    EXPECT_EQ(costs().slept, 0U);
+    EXPECT_GT(costs().spun, 0U);
+    EXPECT_LT(costs().spun, 100 * kMicrosecond);
+    EXPECT_EQ(wait(budget(WaitPolicy::Balanced), 1ms, kNever), WaitEnd::Timeout);
+    EXPECT_EQ(costs().spins_won, 2U);
+    EXPECT_EQ(costs().slept, 1U);
+}
+
+TEST_F(MeteredTest, AWaitOfSeveralSleepsCountsOnce) {
+    EXPECT_EQ(wait(budget(WaitPolicy::Balanced), kLong, kNever, 2), WaitEnd::PeerGone);
+    EXPECT_EQ(sleeps_, 2U);
+    EXPECT_EQ(costs().slept, 1U);
+}
+
+TEST_F(MeteredTest, TheFrugalSleepAtOnce) {
+    EXPECT_EQ(wait(budget(WaitPolicy::Frugal), 1ms, kNever), WaitEnd::Timeout);
+    EXPECT_EQ(costs().spun, 0U);
+    EXPECT_EQ(costs().slept, 1U);
+}
+
+// A spin ends at the first reading of the clock after its end, or of a descheduled thread.
+TEST_F(MeteredTest, SpinsForLatencyAreBounded) {
+    constexpr std::uint64_t kReading = 200 * kMicrosecond;
+    EXPECT_EQ(wait(budget(WaitPolicy::Latency), kLong, kNever, 0), WaitEnd::PeerGone);
+    EXPECT_LE(costs().spun, 5 * kMillisecond + kReading);
+    const std::uint64_t before = costs().spun;
+    EXPECT_EQ(wait(budget(WaitPolicy::Latency), 1ms, kNever), WaitEnd::Timeout);
+    EXPECT_LE(costs().spun - before, kMillisecond + kReading) << "and by the deadline";
+}
+
+TEST(WaitMeterTest, SeveralThreadsLoseNothing) {
+    constexpr std::uint64_t kTimes = 20'000;
+    layout::WaitCounts counts{};
+    const WaitMeter meter(counts, WaitMeter::Waiters::Several);
+    const auto count = [&] {
+        for (std::uint64_t i = 0; i < kTimes; ++i) {
+            meter.add_spun(3);
+            meter.add_win();
+            meter.add_sleep();
+        }
+    };
+    std::jthread other(count);
+    count();
+    other.join();
+    const WaitCosts costs = read_costs(counts);
+    EXPECT_EQ(costs.spun, 6 * kTimes);
+    EXPECT_EQ(costs.spins_won, 2 * kTimes);
+    EXPECT_EQ(costs.slept, 2 * kTimes);
+}
+
 TEST_P(SignalTest, IsCancelledFromAnotherThread) {
     const std::atomic<bool> flag{false};
     Cancel cancel;

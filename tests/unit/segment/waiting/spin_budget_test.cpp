@@ -5,6 +5,7 @@
 #include <gtest/gtest.h>
 
 #include <algorithm>
+#include <array>
 #include <cstdint>
 #include <random>
 #include <tuple>
@@ -17,6 +18,7 @@ namespace {
 constexpr std::int64_t kMicrosecond = 1'000;
 constexpr std::int64_t kMillisecond = 1'000'000;
 constexpr std::int64_t kShortest = 1'000;
+constexpr std::int64_t kForLatency = 5 * kMillisecond;
 
 void lose_often(SpinBudget& budget) {
     for (int i = 0; i < 100; ++i) budget.lost();
@@ -43,16 +45,79 @@ TEST(SpinBudgetTest, GrowsWithSuccessAndShrinksWithFailureWithinBounds) {
     EXPECT_EQ(budget.nanoseconds(), kShortest) << "it must notice when spinning pays again";
 }
 
-TEST(SpinBudgetTest, IsNothingOnASingleProcessor) {
-    SpinBudget budget(1);
+void expect_no_spins(SpinBudget budget) {
     EXPECT_EQ(budget.nanoseconds(), 0);
     budget.won();
     budget.lost();
+    budget.preempted();
     sleep_through(budget, kMicrosecond, 50 * kMicrosecond);
     EXPECT_EQ(budget.nanoseconds(), 0);
+    for (int i = 0; i < 10; ++i) sleep_beside_waker(budget, i * kMillisecond);
+    EXPECT_FALSE(budget.wants_to_part(kMillisecond * 1'000'000)) << "only spins need it";
     int looks = 0;
-    EXPECT_FALSE(spin_until(budget, [&] { return ++looks > 0; }));
+    EXPECT_FALSE(spin_until(budget, Deadline::never(), [&] { return ++looks > 0; }));
     EXPECT_EQ(looks, 0);
+}
+
+TEST(SpinBudgetTest, IsNothingOnASingleProcessor) {
+    expect_no_spins(SpinBudget(1));
+    expect_no_spins(SpinBudget(1, WaitPolicy::Latency));
+}
+
+TEST(SpinBudgetTest, IsNothingForTheFrugal) {
+    expect_no_spins(SpinBudget(2, WaitPolicy::Frugal));
+}
+
+TEST(SpinBudgetTest, ForLatencyOneShortWaitIsEnough) {
+    SpinBudget budget(2, WaitPolicy::Latency);
+    EXPECT_EQ(budget.nanoseconds(), kForLatency);
+    lose_often(budget);
+    EXPECT_EQ(budget.nanoseconds(), kShortest);
+    sleep_through(budget, 4 * kMillisecond, 12 * kMicrosecond);
+    EXPECT_EQ(budget.nanoseconds(), kForLatency) << "that spin would have won";
+    lose_often(budget);
+    budget.won();
+    EXPECT_EQ(budget.nanoseconds(), kForLatency);
+}
+
+TEST(SpinBudgetTest, ForLatencySpinsAreLongUntilManyWereInVain) {
+    SpinBudget budget(2, WaitPolicy::Latency);
+    for (int loss = 0; loss < 6; ++loss) {
+        budget.lost();
+        EXPECT_EQ(budget.nanoseconds(), kForLatency) << loss;
+    }
+    for (int loss = 0; loss < 20; ++loss) {
+        budget.lost();
+        sleep_through(budget, 6 * kMillisecond, 12 * kMicrosecond);
+    }
+    EXPECT_EQ(budget.nanoseconds(), kShortest) << "no spin is as long as these waits";
+}
+
+TEST(SpinBudgetTest, ForLatencyADescheduledSpinnerYieldsForSomeWaits) {
+    SpinBudget budget(2, WaitPolicy::Latency);
+    const auto count_until_longest = [&] {
+        budget.preempted();
+        int times = 0;
+        while (budget.nanoseconds() < kForLatency && times < 10'000) {
+            EXPECT_EQ(budget.nanoseconds(), kShortest);
+            sleep_through(budget, 2 * kMillisecond, 12 * kMicrosecond);
+            ++times;
+        }
+        return times;
+    };
+    const int first = count_until_longest();
+    EXPECT_GT(first, 2);
+    EXPECT_GT(count_until_longest(), first);
+}
+
+TEST(SpinBudgetTest, ForLatencyOnTheWakersProcessorItAsksToPart) {
+    SpinBudget budget(2, WaitPolicy::Latency);
+    std::int64_t now = 0;
+    for (int i = 0; i < 10; ++i) sleep_beside_waker(budget, now += kMillisecond);
+    EXPECT_EQ(budget.nanoseconds(), 0);
+    ASSERT_TRUE(budget.wants_to_part(now));
+    budget.parted(now, true);
+    EXPECT_EQ(budget.nanoseconds(), kForLatency);
 }
 
 TEST(SpinBudgetTest, TheLongestSpinFollowsTheCostOfAWakeUp) {
@@ -153,11 +218,13 @@ struct Machine {
     std::int64_t work;  // between a message and its reply
     bool is_shared = false;
     bool can_part = true;
+    WaitPolicy policy = WaitPolicy::Balanced;
 };
 
 class Duel {
 public:
-    explicit Duel(const Machine& machine) : machine_(machine) {
+    explicit Duel(const Machine& machine)
+        : machine_(machine), sides_{Side(machine.policy), Side(machine.policy)} {
         for (Side& side : sides_) lose_often(side.budget);
     }
 
@@ -174,7 +241,8 @@ public:
 private:
     static constexpr std::int64_t kHandOver = 100;  // of a cache line
     struct Side {
-        SpinBudget budget{2};
+        explicit Side(WaitPolicy policy) : budget(2, policy) {}
+        SpinBudget budget;
         std::int64_t waits_since = 0;
     };
 
@@ -236,7 +304,7 @@ private:
     }
 
     Machine machine_;
-    Side sides_[2];
+    std::array<Side, 2> sides_;
     std::int64_t now_ = 1'000'000;
     std::int64_t spun_ = 0;
 };
@@ -278,6 +346,39 @@ TEST(DuelOfTwoTest, AParkedSideSpinsForAMicrosecondAWait) {
     Duel duel({.wake_cost = 44 * kMicrosecond, .work = 5 * kMillisecond});
     for (int round = 0; round < 100; ++round) duel.play_round();
     const std::int64_t before = duel.time_spun();
+    for (int round = 0; round < 1'000; ++round) duel.play_round();
+    EXPECT_LE(duel.time_spun() - before, 2 * 1'000 * kShortest);
+}
+
+// From the same slow states, with whatever work takes less than the longest spin.
+TEST_P(DuelTest, ForLatencyItIsLeftAtOnce) {
+    for (const std::int64_t more : {std::int64_t{0}, 500 * kMicrosecond, 4'900 * kMicrosecond}) {
+        Machine slow = machine();
+        slow.policy = WaitPolicy::Latency;
+        slow.work += more;
+        Duel duel(slow);
+        for (int round = 0; round < 10; ++round) duel.play_round();
+        for (int round = 0; round < 1'000; ++round) {
+            ASSERT_LE(duel.play_round(), 2 * slow.work + kMicrosecond)
+                << "round " << round << ", work of " << slow.work;
+        }
+    }
+}
+
+TEST_P(DuelTest, TheFrugalNeverSpin) {
+    Machine frugal = machine();
+    frugal.policy = WaitPolicy::Frugal;
+    Duel duel(frugal);
+    for (int round = 0; round < 1'000; ++round) duel.play_round();
+    EXPECT_EQ(duel.time_spun(), 0);
+}
+
+TEST(DuelOfTwoTest, ForLatencyAParkedSideSpinsLongForAFewWaitsOnly) {
+    Duel duel(
+        {.wake_cost = 44 * kMicrosecond, .work = 8 * kMillisecond, .policy = WaitPolicy::Latency});
+    for (int round = 0; round < 100; ++round) duel.play_round();
+    const std::int64_t before = duel.time_spun();
+    EXPECT_LE(before, 2 * 10 * kForLatency);
     for (int round = 0; round < 1'000; ++round) duel.play_round();
     EXPECT_LE(duel.time_spun() - before, 2 * 1'000 * kShortest);
 }
