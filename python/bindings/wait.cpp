@@ -16,6 +16,7 @@
 #include <vector>
 
 #include "arguments.hpp"
+#include "codec/array_pool.hpp"
 #include "codec_refusal.hpp"
 #include "errors.hpp"
 #include "segment/words/atomics.hpp"
@@ -265,6 +266,7 @@ void Waiting::finish(const Status& outcome) {
 }
 
 bool Waiting::interrupted(void* self) noexcept {
+    codec::array_pool().trim();  // a process that only waits gives back memory, too
     if (!on_main_thread()) {
         return WithoutGil::is_left_behind();  // signal handlers run on the main thread only
     }
