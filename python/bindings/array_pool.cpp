@@ -14,9 +14,7 @@ void bind_array_pool(nb::module_& module) {
             return new_memory(nbytes, data);
         },
         nb::arg("nbytes"),
-        "A writable buffer that holds anything, 64-byte aligned: memory of an earlier one, if it "
-        "is\n"
-        "large.");
+        "A writable, 64-byte aligned buffer that holds anything; a large one is recycled memory.");
     module.def(
         "memory_stats", [] { return to_python(codec::array_pool().stats()); },
         "Statistics of the memory under the arrays that this process received as its own.\n\n"

@@ -1216,9 +1216,7 @@ def number_list(array: Any) -> list[Any]:
     """The result of ``array.tolist()``, faster for arrays of one dimension."""
 
 def new_memory(nbytes: int) -> Buffer:
-    """A writable buffer that holds anything, 64-byte aligned: memory of an earlier one, if it is
-    large.
-    """
+    """A writable, 64-byte aligned buffer that holds anything; a large one is recycled memory."""
 
 def memory_stats() -> MemoryStats:
     """Statistics of the memory under the arrays that this process received as its own.

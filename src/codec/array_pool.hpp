@@ -7,8 +7,8 @@
 //                                                  kept --trim(), give_back()--> the system's
 //
 // lent: exactly one owner, which outlives every reference to the bytes, and alone may touch them.
-// kept: the pool's, for `idle_ns` at most after which the next give_back() or trim() returns it.
-// It holds the old array's bytes, so that an owner must write all bytes that it shows.
+// kept: the pool's; older than `idle_ns`, the next give_back() or trim() returns it. It holds the old
+// array's bytes, so that an owner must write all bytes that it shows.
 // In a forked child lent blocks stay lent, to the child's copies of the owners, and kept ones are
 // returned at once: otherwise the parent would copy each page that it writes.
 #pragma once
