@@ -6,6 +6,7 @@
 #include <cstring>
 
 #include "codec/array_pool.hpp"
+#include "os/private_memory.hpp"
 #include "penstock/codec.hpp"
 
 namespace penstock::py {
@@ -75,6 +76,13 @@ Memory* allocate(std::size_t bytes, std::size_t trailing) {
     return memory;
 }
 
+nb::object checked(PyObject* made) {
+    if (made == nullptr) {
+        nb::raise_python_error();
+    }
+    return nb::steal(made);
+}
+
 nb::object as_object(Memory* memory) noexcept {
     return nb::steal(reinterpret_cast<PyObject*>(memory));
 }
@@ -110,6 +118,21 @@ nb::object new_memory(std::size_t bytes, std::byte*& data) {
     data = aligned(memory + 1);
     memory->data = data;
     return as_object(memory);
+}
+
+nb::object new_bytes(std::size_t size, std::byte*& data) {
+    nb::object made = checked(PyBytes_FromStringAndSize(nullptr, static_cast<Py_ssize_t>(size)));
+    data = reinterpret_cast<std::byte*>(PyBytes_AS_STRING(made.ptr()));
+    os::prefer_huge_pages(data, size);
+    return made;
+}
+
+nb::object new_byte_array(std::size_t size, std::byte*& data) {
+    nb::object made =
+        checked(PyByteArray_FromStringAndSize(nullptr, static_cast<Py_ssize_t>(size)));
+    data = reinterpret_cast<std::byte*>(PyByteArray_AS_STRING(made.ptr()));
+    os::prefer_huge_pages(data, size);
+    return made;
 }
 
 nb::object borrowed_memory(const std::byte* data, std::size_t bytes, nb::handle owner) {

@@ -14,6 +14,11 @@ namespace nb = nanobind;
 // KiB on it is the pool's, which gets it back when nothing refers to the object any more.
 nb::object new_memory(std::size_t bytes, std::byte*& data);
 
+// `bytes` or a `bytearray` of that size, which begin at `data`, for the caller to fill. Fresh each
+// time, because CPython's allocator frees it: from 4 MiB on in huge pages.
+nb::object new_bytes(std::size_t size, std::byte*& data);
+nb::object new_byte_array(std::size_t size, std::byte*& data);
+
 // Another owner's memory, read-only; keeps `owner` alive. Exports the buffer protocol.
 nb::object borrowed_memory(const std::byte* data, std::size_t bytes, nb::handle owner);
 

@@ -20,9 +20,6 @@ constexpr std::int64_t kIdleNs = 1'000'000'000;
 // Granularity of blocks: messages vary a little in size.
 constexpr std::size_t kStep = std::size_t{64} << 10U;
 
-// Size from which huge pages are worth having: 16 MiB took 2.7 ms without them, and 1.0 with them.
-constexpr std::size_t kHuge = std::size_t{4} << 20U;
-
 constinit ArrayPool* of_process = nullptr;
 
 ArrayPool* make_pool_of_process() {
@@ -78,7 +75,7 @@ ArrayPool::Block ArrayPool::map(std::size_t bytes) noexcept {
         fresh.data = os::map_private(bytes);
     }
     if (fresh.data == nullptr) return {};
-    if (bytes >= kHuge) os::prefer_huge_pages(fresh.data, bytes);
+    os::prefer_huge_pages(fresh.data, bytes);
     const std::lock_guard lock(mutex_);
     lend(fresh);
     ++stats_.fresh;

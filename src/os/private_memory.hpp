@@ -11,8 +11,9 @@ namespace penstock::os {
 std::byte* map_private(std::size_t bytes) noexcept;
 void unmap_private(std::byte* data, std::size_t bytes) noexcept;
 
-// Asks for huge pages, where the system has them, for those whole pages of the range that have no
-// memory yet.
+// Asks for huge pages, where the system has them, for the part of a range of 4 MiB or more that has
+// no memory yet; two huge pages where they are larger. Without them the first touch of each page
+// costs more than copying it: 16 MiB took 2.7 ms, not 1.0.
 void prefer_huge_pages(std::byte* data, std::size_t bytes) noexcept;
 
 // Bytes of memory that the machine has.

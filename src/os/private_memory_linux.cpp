@@ -19,8 +19,8 @@ void unmap_private(std::byte* data, std::size_t bytes) noexcept {
 }
 
 void prefer_huge_pages(std::byte* data, std::size_t bytes) noexcept {
+    if (bytes < 2 * huge_page_size()) return;
     const std::size_t before = -reinterpret_cast<std::uintptr_t>(data) % page_size();
-    if (bytes < before + page_size()) return;
     const std::size_t whole = (bytes - before) / page_size() * page_size();
     ::madvise(data + before, whole, MADV_HUGEPAGE);  // EINVAL: a kernel without huge pages
 }
