@@ -255,6 +255,7 @@ Waiting::Waiting(Deadline deadline, const Cancel* cancel, const WaitSubject* sub
     wait_.cancel = cancel != nullptr ? cancel : cancel_of_thread;
     wait_.interrupted = &Waiting::interrupted;
     wait_.context = this;
+    codec::array_pool().trim();  // a process without work gives back memory, too
 }
 
 void Waiting::finish(const Status& outcome) {
@@ -266,7 +267,7 @@ void Waiting::finish(const Status& outcome) {
 }
 
 bool Waiting::interrupted(void* self) noexcept {
-    codec::array_pool().trim();  // a process that only waits gives back memory, too
+    codec::array_pool().trim();
     if (!on_main_thread()) {
         return WithoutGil::is_left_behind();  // signal handlers run on the main thread only
     }

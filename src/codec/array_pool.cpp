@@ -8,6 +8,7 @@
 #include "os/clock.hpp"
 #include "os/fork.hpp"
 #include "os/private_memory.hpp"
+#include "segment/words/atomics.hpp"
 
 namespace penstock::codec {
 namespace {
@@ -88,7 +89,7 @@ void ArrayPool::give_back(Block block) noexcept {
         stats_.in_use_bytes -= block.bytes;
         if (kept_.size() < kept_.capacity()) {
             kept_.push_back({block, os::coarse_ns()});
-            stats_.kept_bytes += block.bytes;
+            detail::add_as_sole_writer(kept_bytes_, block.bytes);
             block = {};
         } else {
             stats_.returned_bytes += block.bytes;
@@ -99,12 +100,14 @@ void ArrayPool::give_back(Block block) noexcept {
 }
 
 void ArrayPool::trim() noexcept {
-    return_to_system(Which::Surplus);
+    if (detail::load_relaxed(kept_bytes_) > 0) return_to_system(Which::Surplus);
 }
 
 MemoryStats ArrayPool::stats() const noexcept {
     const std::lock_guard lock(mutex_);
-    return stats_;
+    MemoryStats now = stats_;
+    now.kept_bytes = detail::load_relaxed(kept_bytes_);
+    return now;
 }
 
 void ArrayPool::before_fork() noexcept {
@@ -121,13 +124,14 @@ void ArrayPool::after_fork_in_child() noexcept {
 }
 
 bool ArrayPool::is_surplus(const Kept& kept, std::int64_t now) const noexcept {
-    return stats_.kept_bytes > std::min(stats_.limit_bytes, peak_) || now - kept.since >= idle_ns_;
+    return detail::load_relaxed(kept_bytes_) > std::min(stats_.limit_bytes, peak_) ||
+           now - kept.since >= idle_ns_;
 }
 
 ArrayPool::Block ArrayPool::remove(std::size_t at) noexcept {
     const Block block = kept_[at].block;
     kept_.erase(kept_.begin() + static_cast<std::ptrdiff_t>(at));
-    stats_.kept_bytes -= block.bytes;
+    detail::add_as_sole_writer(kept_bytes_, -block.bytes);
     return block;
 }
 

@@ -7,12 +7,13 @@
 //                                                  kept --trim(), give_back()--> the system's
 //
 // lent: exactly one owner, which outlives every reference to the bytes, and alone may touch them.
-// kept: the pool's; older than `idle_ns`, the next give_back() or trim() returns it. It holds the old
-// array's bytes, so that an owner must write all bytes that it shows.
-// In a forked child lent blocks stay lent, to the child's copies of the owners, and kept ones are
-// returned at once: otherwise the parent would copy each page that it writes.
+// kept: the pool's; older than `idle_ns`, the next give_back() or trim() returns it. It holds the
+// old array's bytes, so that an owner must write all bytes that it shows. In a forked child lent
+// blocks stay lent, to the child's copies of the owners, and kept ones are returned at once:
+// otherwise the parent would copy each page that it writes.
 #pragma once
 
+#include <atomic>
 #include <cstddef>
 #include <cstdint>
 #include <mutex>
@@ -52,7 +53,8 @@ public:
     [[nodiscard]] Block take(std::size_t bytes) noexcept;
     // Returns what take() gave, after the last access to it.
     void give_back(Block block) noexcept;
-    // Gives back to the system what was kept for too long, or is too much.
+    // Gives back to the system what was kept for too long, or is too much. Costs a load if nothing
+    // is kept.
     void trim() noexcept;
 
     [[nodiscard]] MemoryStats stats() const noexcept;
@@ -81,9 +83,10 @@ private:
 
     const std::int64_t idle_ns_;
     mutable std::mutex mutex_;
-    std::vector<Kept> kept_;  // by age, the oldest first
-    std::uint64_t peak_ = 0;  // the most that was ever lent
-    MemoryStats stats_;
+    std::vector<Kept> kept_;                    // by age, the oldest first
+    std::uint64_t peak_ = 0;                    // the most that was ever lent
+    MemoryStats stats_;                         // except kept_bytes
+    std::atomic<std::uint64_t> kept_bytes_{0};  // written with the mutex
 };
 
 // The pool of this process, never destroyed: arrays may be freed by any thread, and after the end
