@@ -263,13 +263,10 @@ nb::object Decoder::out_of_band(std::span<const std::byte> body) {
     if (kind > kKindByteArray || !in.at_end()) {
         raise_fault(Fault::BadExtension);
     }
-    const auto size = static_cast<Py_ssize_t>(content.data.size());
-    nb::object result = kind == kKindByteArray
-                            ? made_of_bytes(PyByteArray_FromStringAndSize(nullptr, size))
-                            : made_of_bytes(PyBytes_FromStringAndSize(nullptr, size));
-    char* const to = kind == kKindByteArray ? PyByteArray_AS_STRING(result.ptr())
-                                            : PyBytes_AS_STRING(result.ptr());
-    copy_payload(reinterpret_cast<std::byte*>(to), content.data.data(), content.data.size());
+    const std::size_t size = content.data.size();
+    std::byte* to = nullptr;
+    nb::object result = kind == kKindByteArray ? new_byte_array(size, to) : new_bytes(size, to);
+    copy_payload(to, content.data.data(), size);
     return result;
 }
 

@@ -1,9 +1,12 @@
-// The type behind new_memory() and borrowed memory. One allocation holds the object and its bytes.
+// The type behind new_memory() and borrowed memory. Short memory follows its object in one
+// allocation; long memory is a block of the process's pool, which its object returns.
 #include "codec_memory.hpp"
 
 #include <cstdint>
 #include <cstring>
 
+#include "codec/array_pool.hpp"
+#include "os/private_memory.hpp"
 #include "penstock/codec.hpp"
 
 namespace penstock::py {
@@ -12,15 +15,12 @@ namespace {
 // Size from which a copy (50 us) usually takes longer than releasing and retaking the GIL.
 constexpr std::size_t kLongCopy = std::size_t{512} << 10U;
 
-// Size from which NumPy's allocator is used, which asks the kernel for huge pages. Without them the
-// first touch of each 4 KiB page costs more than copying it: 16 MiB took 2.7 ms, not 1.0.
-constexpr std::size_t kHuge = std::size_t{4} << 20U;
-
 struct Memory {
     PyVarObject head;
     void* data;
     Py_ssize_t bytes;
-    PyObject* owner;  // null: the bytes follow this struct
+    PyObject* owner;   // null: the bytes follow this struct, or are a block
+    std::size_t lent;  // size of the pool's block at `data`; 0: it is none
     int readonly;
 };
 
@@ -31,7 +31,11 @@ int get_buffer(PyObject* self, Py_buffer* view, int flags) {
 
 void deallocate(PyObject* self) {
     PyTypeObject* const type = Py_TYPE(self);
-    Py_XDECREF(reinterpret_cast<Memory*>(self)->owner);
+    auto* const memory = reinterpret_cast<Memory*>(self);
+    Py_XDECREF(memory->owner);
+    if (memory->lent > 0) {
+        codec::array_pool().give_back({static_cast<std::byte*>(memory->data), memory->lent});
+    }
     type->tp_free(self);
     Py_DECREF(type);
 }
@@ -57,22 +61,29 @@ PyTypeObject* make_type() {
     return reinterpret_cast<PyTypeObject*>(type);
 }
 
-// An object followed by `trailing` bytes.
-Memory* allocate(std::size_t trailing) {
+// An object of `bytes` writable bytes, still without their address, followed by `trailing` bytes.
+Memory* allocate(std::size_t bytes, std::size_t trailing) {
     static PyTypeObject* const type = make_type();  // lives as long as the interpreter
     Memory* const memory = PyObject_NewVar(Memory, type, static_cast<Py_ssize_t>(trailing));
     if (memory == nullptr) {
         nb::raise_python_error();
     }
+    memory->data = nullptr;
+    memory->bytes = static_cast<Py_ssize_t>(bytes);
+    memory->owner = nullptr;
+    memory->lent = 0;
+    memory->readonly = 0;
     return memory;
 }
 
-nb::object over(const std::byte* data, std::size_t bytes, nb::handle owner, bool readonly) {
-    Memory* const memory = allocate(0);
-    memory->data = const_cast<std::byte*>(data);
-    memory->bytes = static_cast<Py_ssize_t>(bytes);
-    memory->owner = owner.inc_ref().ptr();
-    memory->readonly = readonly ? 1 : 0;
+nb::object checked(PyObject* made) {
+    if (made == nullptr) {
+        nb::raise_python_error();
+    }
+    return nb::steal(made);
+}
+
+nb::object as_object(Memory* memory) noexcept {
     return nb::steal(reinterpret_cast<PyObject*>(memory));
 }
 
@@ -83,38 +94,53 @@ std::byte* aligned(void* start) noexcept {
            (codec::kAlignment - address % codec::kAlignment) % codec::kAlignment;
 }
 
-nb::object new_huge_memory(std::size_t bytes, std::byte*& data) {
-    const nb::object array =
-        nb::module_::import_("numpy").attr("empty")(bytes + codec::kAlignment, "uint8");
-    const nb::object view = nb::steal(PyMemoryView_FromObject(array.ptr()));
-    if (!view.is_valid()) {
+nb::object new_long_memory(std::size_t bytes, std::byte*& data) {
+    Memory* const memory = allocate(bytes, 0);
+    nb::object object = as_object(memory);
+    const codec::ArrayPool::Block block = codec::array_pool().take(bytes);
+    if (block.data == nullptr) {
+        PyErr_NoMemory();
         nb::raise_python_error();
     }
-    data = aligned(PyMemoryView_GET_BUFFER(view.ptr())->buf);
-    return over(data, bytes, array, false);
+    data = block.data;
+    memory->data = data;
+    memory->lent = block.bytes;
+    return object;
 }
 
 }  // namespace
 
 nb::object new_memory(std::size_t bytes, std::byte*& data) {
-    if (bytes >= kHuge) {
-        return new_huge_memory(bytes, data);
+    if (bytes >= codec::ArrayPool::kLeast) {
+        return new_long_memory(bytes, data);
     }
-    Memory* const memory = allocate(bytes + codec::kAlignment);
+    Memory* const memory = allocate(bytes, bytes + codec::kAlignment);
     data = aligned(memory + 1);
     memory->data = data;
-    memory->bytes = static_cast<Py_ssize_t>(bytes);
-    memory->owner = nullptr;
-    memory->readonly = 0;
-    return nb::steal(reinterpret_cast<PyObject*>(memory));
+    return as_object(memory);
+}
+
+nb::object new_bytes(std::size_t size, std::byte*& data) {
+    nb::object made = checked(PyBytes_FromStringAndSize(nullptr, static_cast<Py_ssize_t>(size)));
+    data = reinterpret_cast<std::byte*>(PyBytes_AS_STRING(made.ptr()));
+    os::prefer_huge_pages(data, size);
+    return made;
+}
+
+nb::object new_byte_array(std::size_t size, std::byte*& data) {
+    nb::object made =
+        checked(PyByteArray_FromStringAndSize(nullptr, static_cast<Py_ssize_t>(size)));
+    data = reinterpret_cast<std::byte*>(PyByteArray_AS_STRING(made.ptr()));
+    os::prefer_huge_pages(data, size);
+    return made;
 }
 
 nb::object borrowed_memory(const std::byte* data, std::size_t bytes, nb::handle owner) {
-    return over(data, bytes, owner, true);
-}
-
-nb::object writable_memory(std::byte* data, std::size_t bytes, nb::handle owner) {
-    return over(data, bytes, owner, false);
+    Memory* const memory = allocate(bytes, 0);
+    memory->data = const_cast<std::byte*>(data);
+    memory->owner = owner.inc_ref().ptr();
+    memory->readonly = 1;
+    return as_object(memory);
 }
 
 void copy_payload(std::byte* to, const std::byte* from, std::size_t bytes) {

@@ -1,6 +1,7 @@
 #include "received.hpp"
 
 #include "arguments.hpp"
+#include "codec_memory.hpp"
 
 namespace penstock::py {
 
@@ -17,13 +18,9 @@ nb::object copy_of(const Content& content, Codec codec) {
     if (content.format != Format::Bytes) {
         return decode(bytes.data(), bytes.size(), nb::none(), codec);
     }
-    nb::object copy =
-        nb::steal(PyBytes_FromStringAndSize(nullptr, static_cast<Py_ssize_t>(bytes.size())));
-    if (!copy.is_valid()) {
-        throw nb::python_error();
-    }
-    copy_bytes(reinterpret_cast<std::byte*>(PyBytes_AS_STRING(copy.ptr())), bytes.data(),
-               bytes.size());
+    std::byte* data = nullptr;
+    nb::object copy = new_bytes(bytes.size(), data);
+    copy_bytes(data, bytes.data(), bytes.size());
     return copy;
 }
 

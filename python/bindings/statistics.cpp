@@ -1,6 +1,7 @@
 // The dataclasses of statistics.
 #include "statistics.hpp"
 
+#include "codec/array_pool.hpp"
 #include "penstock/broadcast.hpp"
 #include "penstock/queue.hpp"
 #include "penstock/trajectories.hpp"
@@ -85,6 +86,9 @@ void bind_statistics(nb::module_& module) {
         "Counters of a whole store since its creation, and its present state.\n\n"
         "``used_bytes + free_bytes == capacity``, and ``used_bytes`` is the sum of the five after "
         "``free_bytes``.");
+    bind_class<codec::MemoryStats>(
+        module, "MemoryStats", "penstock.state", "memory",
+        "Memory of this process for the arrays that it receives; see ``penstock.memory_stats()``.");
     bind_class<EnvironmentStats>(
         module, "EnvironmentStats", "penstock.trajectories.state", "environment",
         "One environment; without a name, those that have left and whose groups remain.");

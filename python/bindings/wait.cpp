@@ -16,6 +16,7 @@
 #include <vector>
 
 #include "arguments.hpp"
+#include "codec/array_pool.hpp"
 #include "codec_refusal.hpp"
 #include "errors.hpp"
 #include "segment/words/atomics.hpp"
@@ -254,6 +255,7 @@ Waiting::Waiting(Deadline deadline, const Cancel* cancel, const WaitSubject* sub
     wait_.cancel = cancel != nullptr ? cancel : cancel_of_thread;
     wait_.interrupted = &Waiting::interrupted;
     wait_.context = this;
+    codec::array_pool().trim();  // a process without work gives back memory, too
 }
 
 void Waiting::finish(const Status& outcome) {
@@ -265,6 +267,7 @@ void Waiting::finish(const Status& outcome) {
 }
 
 bool Waiting::interrupted(void* self) noexcept {
+    codec::array_pool().trim();
     if (!on_main_thread()) {
         return WithoutGil::is_left_behind();  // signal handlers run on the main thread only
     }

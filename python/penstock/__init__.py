@@ -25,7 +25,7 @@ from __future__ import annotations
 
 from . import errors, inspect
 from ._async_block import AsyncBlock, AsyncView
-from ._core import Batch, Loan, StoreView, View, __version__, parse_size
+from ._core import Batch, Loan, StoreView, View, __version__, memory_stats, parse_size
 from ._reservation import Key, Reservation, StoreRef
 from ._second_tier import SecondTier
 from .broadcast import Broadcast, BroadcastReader, BroadcastWriter
@@ -59,6 +59,7 @@ from .state import (
     BroadcastInfo,
     BroadcastStats,
     KeptData,
+    MemoryStats,
     Participant,
     QueueInfo,
     QueueRequest,
@@ -104,6 +105,7 @@ __all__ = [
     "KeptData",
     "Key",
     "Loan",
+    "MemoryStats",
     "NoSpace",
     "NotFound",
     "Participant",
@@ -133,6 +135,7 @@ __all__ = [
     "__version__",
     "errors",
     "inspect",
+    "memory_stats",
     "parse_size",
     "register_dataclass",
 ]

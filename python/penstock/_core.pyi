@@ -265,6 +265,27 @@ class StoreStats:
 
 @final
 @dataclass(frozen=True)
+class MemoryStats:
+    """Memory of this process for the arrays that it receives; see ``penstock.memory_stats()``."""
+
+    in_use_bytes: int
+    """Recycled memory under arrays that exist."""
+    kept_bytes: int
+    """Memory of earlier arrays, kept for the next ones."""
+    limit_bytes: int
+    """The most that is kept."""
+    recycled: int
+    """Arrays that got memory of an earlier one."""
+    fresh: int
+    """Arrays that got memory from the system."""
+    returned_bytes: int
+    """Memory given back to the system."""
+    _table: ClassVar[tuple[tuple[str, str, str, str, str], ...]]
+    _metrics: ClassVar[str]
+    def asdict(self) -> dict[str, Any]: ...
+
+@final
+@dataclass(frozen=True)
 class EnvironmentStats:
     """One environment; without a name, those that have left and whose groups remain."""
 
@@ -1221,20 +1242,15 @@ def real_array(values: object) -> Any:
 def number_list(array: Any) -> list[Any]:
     """The result of ``array.tolist()``, faster for arrays of one dimension."""
 
-class ArrayPool:
-    """Reused memory for arrays that are made repeatedly."""
+def new_memory(nbytes: int) -> Buffer:
+    """A writable, 64-byte aligned buffer that holds anything; a large one is recycled memory."""
 
-    def __init__(self) -> None: ...
-    def take(self, nbytes: int) -> memoryview:
-        """A writable buffer, returned to the pool when the last array over it is gone."""
+def memory_stats() -> MemoryStats:
+    """Statistics of the memory under the arrays that this process received as its own.
 
-    @property
-    def in_use(self) -> int:
-        """Bytes under living arrays."""
-
-    @property
-    def kept(self) -> int:
-        """Bytes that wait for the next array."""
+    Arrays, tensors and pickled buffers of 128 KiB and more lie in memory that the last reference to
+    them gives back for the next ones; ``bytes`` and ``bytearray`` don't.
+    """
 
 class TrajectoryReader:
     """A trainer, behind penstock.trajectories.TrajectoryReader."""

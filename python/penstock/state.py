@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Literal
 
-from ._core import BroadcastStats, QueueStats, StoreStats, TierStats
+from ._core import BroadcastStats, MemoryStats, QueueStats, StoreStats, TierStats
 
 if TYPE_CHECKING:
     from ._core import _Info, _QueueInfo, _StoreInfo, _Summary
@@ -14,6 +14,7 @@ __all__ = [
     "BroadcastInfo",
     "BroadcastStats",
     "KeptData",
+    "MemoryStats",
     "Participant",
     "QueueInfo",
     "QueueRequest",

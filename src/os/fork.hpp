@@ -28,6 +28,9 @@ OwnDescriptor open_closed_in_children(const std::function<int()>& open);
 // consistent, and unlocked. For one mutex of the process, which is never destroyed. Its holder may
 // open or close such descriptors; the other order is forbidden.
 void hold_across_forks(std::mutex& mutex);
+// Calls `before` ahead of every fork, and then `in_parent` or `in_child`, in the forking thread.
+// For good. A mutex that they hold across the fork must be held with no other mutex.
+void on_fork(void (*before)(), void (*in_parent)(), void (*in_child)());
 // Closes such a descriptor and removes it from the registry, atomically with respect to forks. If
 // the program has closed the number and uses it for a file of its own, that file is left alone,
 // here and in children.

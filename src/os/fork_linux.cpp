@@ -61,6 +61,10 @@ void hold_across_forks(std::mutex& mutex) {
     registry().outer.store(&mutex);
 }
 
+void on_fork(void (*before)(), void (*in_parent)(), void (*in_child)()) {
+    ::pthread_atfork(before, in_parent, in_child);
+}
+
 OwnDescriptor open_closed_in_children(const std::function<int()>& open) {
     install_handlers_once();
     const std::lock_guard lock(registry().mutex);

@@ -235,16 +235,15 @@ def make_batch(
     dtypes: Mapping[str, Any],
     pad_values: Mapping[str, float],
     out: Mapping[str, Any],
-    pool: _core.ArrayPool,
     version: int,
     is_proven: bool,
     longest_served: int,
 ) -> TrajectoryBatch:
     """Makes the arrays of a batch that was just taken; if that fails the reader keeps its groups.
 
-    Arrays that ``out`` lacks are made from ``pool``. ``is_proven``: the same request has succeeded
-    before, so that a failure is the fault of a group. ``longest_served``: tokens of the longest
-    sequence in any earlier batch. Raises Unserveable if one group is at fault.
+    ``is_proven``: the same request has succeeded before, so that a failure is the fault of a group.
+    ``longest_served``: tokens of the longest sequence in any earlier batch. Raises Unserveable if
+    one group is at fault.
     """
     try:
         wanted, left_out = ((), {}) if layout == "groups" else _wanted(core, columns)
@@ -252,9 +251,9 @@ def make_batch(
         batch = TrajectoryBatch(core, layout, {}, version)
         batch.left_out = left_out
         if layout == "padded":
-            _pad(batch, core, wanted, pad_to, dtypes, pad_values, out, pool)
+            _pad(batch, core, wanted, pad_to, dtypes, pad_values, out)
         elif layout == "packed":
-            _pack(batch, core, wanted, dtypes, out, pool)
+            _pack(batch, core, wanted, dtypes, out)
         else:
             _decode_groups(batch, core)
         return batch
@@ -371,7 +370,6 @@ def _pad(
     dtypes: Mapping[str, Any],
     pad_values: Mapping[str, float],
     out: Mapping[str, Any],
-    pool: _core.ArrayPool,
 ) -> None:
     rows = len(core.lengths)
     longest = -(-core.longest // pad_to) * pad_to
@@ -379,7 +377,7 @@ def _pad(
     for name in wanted:
         width = core.width(name)
         shape = (rows, longest) if width == 1 else (rows, longest, width)
-        array = _place_for(name, shape, out, pool, _dtype(core, name, dtypes))
+        array = _place_for(name, shape, out, _dtype(core, name, dtypes))
         core.fill_padded(name, array, pad_values.get(name, PAD_VALUES[name]))
         batch._arrays[name] = array
     batch.padding_mask = np.empty((rows, longest), np.bool_)
@@ -400,7 +398,6 @@ def _pack(
     wanted: Sequence[str],
     dtypes: Mapping[str, Any],
     out: Mapping[str, Any],
-    pool: _core.ArrayPool,
 ) -> None:
     total = core.total
     if total > _MOST_PACKED:
@@ -408,7 +405,7 @@ def _pack(
     for name in wanted:
         width = core.width(name)
         shape: tuple[int, ...] = (total,) if width == 1 else (total, width)
-        array = _place_for(name, shape, out, pool, _dtype(core, name, dtypes))
+        array = _place_for(name, shape, out, _dtype(core, name, dtypes))
         core.fill_packed(name, array)
         batch._arrays[name] = array
     batch.position_ids = np.empty(total, np.int64)
@@ -421,14 +418,13 @@ def _place_for(
     name: str,
     shape: tuple[int, ...],
     out: Mapping[str, Any],
-    pool: _core.ArrayPool,
     dtype: np.dtype[Any],
 ) -> Any:
     """The caller's array for a column, or one with memory of an earlier batch, whose pages are
     warm."""
     if name in out:
         return _part_of(name, out[name], shape)
-    return np.ndarray(shape, dtype, buffer=pool.take(math.prod(shape) * dtype.itemsize))
+    return np.ndarray(shape, dtype, buffer=_core.new_memory(math.prod(shape) * dtype.itemsize))
 
 
 def _part_of(name: str, array: Any, shape: tuple[int, ...]) -> Any:

@@ -167,7 +167,6 @@ class TrajectoryReader(_core.TrajectoryReader):
             self.close()
             raise
         self._batches: weakref.WeakSet[TrajectoryBatch] = weakref.WeakSet()
-        self._pool = _core.ArrayPool()
         close_at_exit(self)
         return self
 
@@ -278,7 +277,6 @@ class TrajectoryReader(_core.TrajectoryReader):
             dtypes=dtypes or {},
             pad_values=pad_values or {},
             out=out or {},
-            pool=self._pool,
             version=self.version,
             is_proven=request in self._proven,
             longest_served=self._longest_served,
