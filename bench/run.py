@@ -21,8 +21,10 @@ from pathlib import Path
 
 from rich.console import Console
 
+from compare import print_comparison
 from figures import Figure, judge
 from machine import describe_machine, one_line
+from readings import load, readings_of
 from results import Record, Results
 from tables import result_table, tables
 
@@ -87,6 +89,8 @@ def parse_arguments() -> argparse.Namespace:
         prog="./dev bench", description=__doc__, epilog="example: ./dev bench --json figures.json"
     )
     parser.add_argument("--json", type=Path, metavar="FILE", help="write every record here")
+    parser.add_argument("--compare", type=Path, metavar="FILE",
+                        help="what has changed since this file of --json")  # fmt: skip
     parser.add_argument("--plot", type=Path, metavar="FILE", help="draw the picture (.svg or .png)")
     parser.add_argument("--quick", action="store_true", help="a minute instead of several")
     parser.add_argument("--only", nargs="+", choices=names, default=[], metavar="NAME",
@@ -135,6 +139,8 @@ def main() -> int:
     }
     if arguments.json:
         write_json(arguments.json, document)
+    if arguments.compare:
+        print_comparison(output, load(arguments.compare), readings_of(results))
     if arguments.plot:
         draw(arguments.plot, document, progress)
     if failed:
