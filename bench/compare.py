@@ -7,6 +7,10 @@ another checkout. This program compares files, several of each side if there are
     python bench/compare.py before.json after.json
     python bench/compare.py --before b1.json b2.json b3.json --after a1.json a2.json a3.json
 
+The ratios of some runs, which hold on other machines of their kind, are written into a baseline by
+
+    python bench/compare.py --baseline bench/baseline.json r1.json r2.json r3.json
+
 A figure has changed if the bands of the two sides do not meet (eight tenths of its turns; with
 three runs of a side or more, the range of their medians) and the medians lie further apart than
 nine of ten of the peers' and bare limits' do, which are the same programs on both sides.
@@ -15,6 +19,7 @@ nine of ten of the peers' and bare limits' do, which are the same programs on bo
 from __future__ import annotations
 
 import argparse
+import json
 import math
 import re
 import sys
@@ -25,7 +30,7 @@ from pathlib import Path
 from rich.console import Console
 from rich.table import Table
 
-from readings import BARE, Reading, Readings, load, merge
+from readings import BARE, Reading, Readings, as_json, load, merge, ratios
 from wording import count, nanoseconds, times
 
 LEAST_FLOOR = 1.05  # what no run can tell apart, however calm its peers
@@ -105,9 +110,15 @@ def _worst_first(one: Change) -> float:
 
 
 def worse_by(every: list[Change], limit: float) -> list[Change]:
-    """Ratios that are worse by this factor: too much for chance on any machine."""
+    """Ratios that are worse than all the baseline saw by this factor: no chance on any machine."""
+
+    def is_worse(one: Change) -> bool:
+        if one.before.more_is_better:
+            return one.after.middle * limit < one.before.low
+        return one.after.middle > one.before.high * limit
+
     own = (one for one in every if one.before.is_own and one.before.is_ratio)
-    return sorted((one for one in own if one.factor < 1 / limit), key=_worst_first)
+    return sorted((one for one in own if is_worse(one)), key=_worst_first)
 
 
 def _value(name: str, one: Reading) -> str:
@@ -121,8 +132,8 @@ def _value(name: str, one: Reading) -> str:
     return f"{one.middle:.3g}"
 
 
-def change_table(found: list[Change]) -> Table:
-    table = Table(title="Changed by more than the noise", title_justify="left", title_style="bold")
+def change_table(title: str, found: list[Change]) -> Table:
+    table = Table(title=title, title_justify="left", title_style="bold")
     for column in ("figure", "before", "after", "change", "spread"):
         table.add_column(column, justify="left" if column == "figure" else "right")
     for one in found:
@@ -138,11 +149,14 @@ def change_table(found: list[Change]) -> Table:
 
 
 def _moment(every: list[Change]) -> Iterator[str]:
-    """The bare limits of both sides: where the processors were."""
+    """The bare limits of both sides, at their smallest size: where the processors were."""
+    shown = set()
     for one in every:
-        name = one.name.partition(": ")[2]
-        if not one.before.is_ratio and name.startswith(BARE):
-            yield f"{one.name}: {nanoseconds(one.before.middle)}, {nanoseconds(one.after.middle)}"
+        who = one.name.partition(": ")[2].partition(", ")[0]
+        if who in BARE and (one.bench, who) not in shown:
+            shown.add((one.bench, who))
+            sides = (nanoseconds(side.middle) for side in (one.before, one.after))
+            yield f"{one.name}: {' before, '.join(sides)} after"
 
 
 def print_comparison(output: Console, before: Readings, after: Readings) -> list[Change]:
@@ -153,7 +167,7 @@ def print_comparison(output: Console, before: Readings, after: Readings) -> list
     for line in _moment(every):
         output.print(line, highlight=False, markup=False)
     if found:
-        output.print(change_table(found))
+        output.print(change_table("Changed by more than the noise", found))
     output.print(
         f"{len(found)} of {len(own)} figures have changed by more than the noise; "
         f"nine of ten unchanged programs lie within {floor_of(every):.2f} ×",
@@ -165,12 +179,23 @@ def print_comparison(output: Console, before: Readings, after: Readings) -> list
     return every
 
 
+def write_baseline(path: Path, runs: list[Path]) -> None:
+    """One line for each figure, so that a new baseline shows what has moved."""
+    readings = as_json(ratios(merge([load(run) for run in runs])))
+    lines = (f"{json.dumps(name)}: {json.dumps(one)}" for name, one in sorted(readings.items()))
+    path.write_text('{"readings": {\n' + ",\n".join(lines) + "\n}}\n")
+
+
 def main() -> int:
     parser = argparse.ArgumentParser(description="Compare runs of ./dev bench.")
     parser.add_argument("files", nargs="*", type=Path, help="one file of each side")
     parser.add_argument("--before", nargs="+", type=Path, default=[], metavar="FILE")
     parser.add_argument("--after", nargs="+", type=Path, default=[], metavar="FILE")
+    parser.add_argument("--baseline", type=Path, help="write the ratios of the files here instead")
     given = parser.parse_args()
+    if given.baseline and given.files:
+        write_baseline(given.baseline, given.files)
+        return 0
     if len(given.files) == 2:
         given.before, given.after = given.files[:1], given.files[1:]
     elif given.files or not given.before or not given.after:

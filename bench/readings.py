@@ -10,7 +10,7 @@ from __future__ import annotations
 import json
 import statistics
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
@@ -113,7 +113,8 @@ def _is_own(record: Record) -> bool:
 
 def _yardstick(results: Results, record: Record) -> Record | None:
     wanted = YARDSTICKS.get(record["bench"], ())
-    if record.get("size", 0) > SMALL:
+    # Beside a line that goes to and fro, large messages and several readers say nothing.
+    if record.get("size", 0) > SMALL or record.get("readers", 1) > 1:
         wanted = tuple(name for name in wanted if name != "bare ping-pong")
     place = dict(_place(record))
     found = (results.one(record["bench"], who=who, **place) for who in wanted)
@@ -121,7 +122,8 @@ def _yardstick(results: Results, record: Record) -> Record | None:
 
 
 def _turn_readings(results: Results, record: Record) -> Iterator[tuple[str, Reading]]:
-    yardstick = _yardstick(results, record)
+    # Bare limits are where others are read beside: how they compare tells only of the placement.
+    yardstick = None if record.get("who") in BARE else _yardstick(results, record)
     for key, more in TURNS.items():
         if key not in record:
             continue
@@ -171,25 +173,22 @@ def merge(runs: Sequence[Readings]) -> Readings:
 
 
 def load(path: Path) -> Readings:
-    """The readings of a file that `--json` or `--ratios` has written."""
+    """The readings of a file that `--json` or `--baseline` has written."""
     document = json.loads(path.read_text())
-    if "ratios" in document:
-        return {name: Reading(**fields) for name, fields in document["ratios"].items()}
+    if "readings" in document:
+        return {name: Reading(**fields) for name, fields in document["readings"].items()}
     return readings_of(Results(document["records"]))
 
 
-def ratios(readings: Readings) -> dict[str, dict[str, Any]]:
-    """Penstock's figures that hold on other machines, ready for JSON."""
-    return {
-        name: {
-            "middle": float(f"{one.middle:.4g}"),
-            "low": float(f"{one.low:.4g}"),
-            "high": float(f"{one.high:.4g}"),
-            "count": one.count,
-            "more_is_better": one.more_is_better,
-            "yardstick": one.yardstick,
-            "is_own": one.is_own,
-        }
-        for name, one in readings.items()
-        if one.is_ratio and one.is_own
-    }
+def as_json(readings: Readings) -> dict[str, dict[str, Any]]:
+    """In the form that `load` reads."""
+    return {name: {**asdict(one), **_rounded(one)} for name, one in readings.items()}
+
+
+def _rounded(one: Reading) -> dict[str, float]:
+    return {key: float(f"{getattr(one, key):.4g}") for key in ("middle", "low", "high")}
+
+
+def ratios(readings: Readings) -> Readings:
+    """The figures that hold on other machines."""
+    return {name: one for name, one in readings.items() if one.is_ratio}

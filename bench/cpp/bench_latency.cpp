@@ -30,7 +30,7 @@ constexpr std::size_t kLargestForPeersOfMany = 1 << 20U;
 
 Contenders contenders_for(const Place& place) {
     Contenders all;
-    if (has_core_each(place.readers) && place.readers == 1) {
+    if (has_core_each(1)) {
         add_contender<PingPongLink>(all, place);
     }
     add_contender<PenstockLink>(all, place);
