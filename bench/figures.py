@@ -195,6 +195,17 @@ def _waiting(results: Results) -> Iterator[Figure]:
     )
 
 
+def _pause(results: Results) -> Figure:
+    own = results.one("python_pause", who="penstock", kind="idle")
+    return _judge(
+        "64 B there and back, Python, not pinned, after a pause of a second, p50",
+        "≤ 3 µs",
+        own and own["p50_ns"],
+        lambda value: value <= 3000,
+        nanoseconds,
+    )
+
+
 def _memory(results: Results) -> Figure:
     memory = results.one("memory")
     return _judge(
@@ -246,6 +257,7 @@ def judge(results: Results) -> list[Figure]:
         *_copies(results),
         *_store(results),
         *_waiting(results),
+        _pause(results),
         _memory(results),
         *_objects(results),
         *_recovery(results),

@@ -20,6 +20,7 @@ from wording import size
 # The lists that hold one value for each turn, and whether more is better.
 TURNS = {
     "turn_p50_ns": False,
+    "turn_p99_ns": False,
     "turn_processor_ns": False,
     "turn_messages_per_s": True,
     "turn_groups_per_s": True,
@@ -41,6 +42,7 @@ YARDSTICKS = {
     "throughput": ("unix socket",),
     "python_throughput": ("unix socket",),
     "python_object": ("unix socket",),
+    "python_pause": ("unix socket",),
     "copy": ("plain copy, same memory",),
     "store_put": ("plain copy, same memory",),
     "tier": ("plain commands",),

@@ -340,6 +340,26 @@ def object_table(results: Results) -> Table:
     return table
 
 
+def pause_table(results: Results) -> Table:
+    """Beside kickmsg, which sleeps in the kernel as well: its p50 and p99 to the others', and in
+    how many turns both were longer."""
+    bench, peer_name = "python_pause", "kickmsg"
+    title = "Python, 64 B there and back, not pinned, after a pause of a second"
+    table = _table(title, "", "", *QUANTILES, PING_PONG, f"p50, p99 of {peer_name}", "ahead in")
+    for record in results.all(bench):
+        cells = ["", ""]
+        peer = results.one(bench, who=peer_name, kind=record["kind"])
+        if peer and record["who"] != peer_name:
+            keys = (TURNS, "turn_p99_ns")
+            more = (times(ratio(peer, record, key)) for key in keys)
+            turns = zip(*(record[key] for key in keys), *(peer[key] for key in keys), strict=True)
+            ahead = sum(a < c and b < d for a, b, c, d in turns)
+            cells = [", ".join(more), f"{ahead} of {len(record[TURNS])} turns"]
+        row = (record["who"], record["kind"], *_quantiles(record), _moment(record), *cells)
+        table.add_row(*row)
+    return table
+
+
 def result_table(figures: list[Figure]) -> Table:
     table = Table(title="Figures to reach", title_justify="left", title_style="bold")
     for column in ("what", "target", "reached", "result"):
@@ -446,6 +466,8 @@ def tables(results: Results) -> Iterator[Table]:
         )
     if results.one("python_object"):
         yield object_table(results)
+    if results.one("python_pause"):
+        yield pause_table(results)
     if results.one("python_queue"):
         yield queue_table(results)
     if results.one("python_trajectories"):
