@@ -24,7 +24,7 @@ PROGRAMS = HERE.parent / "build" / "release" / "bench"
 CPP = ("latency", "throughput", "writer_cost", "copy", "store", "tier", "waiting", "recovery")
 PYTHON = (
     *("objects", "messages", "queue", "trajectories", "batches", "store", "tier", "kv", "http"),
-    *("waiting", "pause"),
+    *("waiting", "pause", "capacity"),
 )
 PINGS = 2000  # round trips of the bare ping-pong before each program
 

@@ -34,15 +34,16 @@ PLACE = (
     *("trace", "policy"),
 )
 SMALL = 1 << 10  # up to here a message costs the lines that carry it: beside a ping-pong
-BARE = ("bare ping-pong", "bare shared buffer")
+BARE = ("bare ping-pong", "bare shared buffer", "bare ring")
 # In each benchmark, the first of these that takes part is the yardstick.
 YARDSTICKS = {
-    "latency": (*BARE, "unix socket"),
+    "latency": ("bare ping-pong", "bare shared buffer", "unix socket"),
     "python_latency": ("bare shared buffer", "unix socket"),
-    "throughput": ("unix socket",),
+    "throughput": ("bare ring", "unix socket"),
     "python_throughput": ("unix socket",),
     "python_object": ("unix socket",),
     "python_pause": ("unix socket",),
+    "python_capacity": ("ring of 1 MiB",),
     "copy": ("plain copy, same memory",),
     "store_put": ("plain copy, same memory",),
     "tier": ("plain commands",),
@@ -56,7 +57,10 @@ YARDSTICKS = {
     "python_store": ("shared_memory each",),
 }
 # Benchmarks whose contenders are named by what Penstock does, and the others among them.
-ONLY_PENSTOCK = ("python_batches", "python_kv", "python_http", "python_tier_hit", "store_pair")
+ONLY_PENSTOCK = (
+    *("python_batches", "python_capacity", "python_kv", "python_http", "python_tier_hit"),
+    "store_pair",
+)
 PLAIN = ("plain", "blocks")
 FEWEST_FOR_DECILES = 8
 

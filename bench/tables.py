@@ -360,6 +360,17 @@ def pause_table(results: Results) -> Table:
     return table
 
 
+def capacity_table(results: Results) -> Table:
+    title = "Python, one way in place through a small and a large ring"
+    table = _table(title, "", "message", *QUANTILES, PING_PONG, "to the small one")
+    for record in results.all("python_capacity"):
+        small = results.one("python_capacity", who="ring of 1 MiB", size=record["size"])
+        more = times(ratio(record, small, TURNS))
+        row = (size(record["size"]), *_quantiles(record), _moment(record), more)
+        table.add_row(record["who"], *row)
+    return table
+
+
 def result_table(figures: list[Figure]) -> Table:
     table = Table(title="Figures to reach", title_justify="left", title_style="bold")
     for column in ("what", "target", "reached", "result"):
@@ -468,6 +479,8 @@ def tables(results: Results) -> Iterator[Table]:
         yield object_table(results)
     if results.one("python_pause"):
         yield pause_table(results)
+    if results.one("python_capacity"):
+        yield capacity_table(results)
     if results.one("python_queue"):
         yield queue_table(results)
     if results.one("python_trajectories"):

@@ -30,6 +30,7 @@ constexpr Case kCases[] = {
 constexpr unsigned kReaders[] = {1, 2, 4, 8};
 
 constexpr std::size_t kLargestForPeersOfMany = 1 << 20U;
+constexpr std::size_t kLargestInBareRing = 16 << 10U;
 constexpr std::uint32_t kPings = 500;  // in a turn
 
 struct Rates {
@@ -85,6 +86,9 @@ void run(const Place& place, unsigned turns, std::uint32_t count, const Argument
     Contenders all;
     add_contender<PenstockLink>(all, place);
     if (place.readers == 1) add_contender<PenstockQueueLink>(all, place);
+    if (place.readers == 1 && has_core_each(1) && place.message_size <= kLargestInBareRing) {
+        add_contender<BareRingLink>(all, place);
+    }
     if (place.readers == 1 || place.message_size <= kLargestForPeersOfMany) {
         add_peers(all, place);
     }

@@ -52,17 +52,15 @@ SIZES_IN_A_QUICK_RUN = (64, 1 * KIB, 1 * MIB, 16 * MIB)
 
 
 class Contest:
-    """All contenders with messages of one size and one number of readers."""
+    """Some contenders with messages of one size and one number of readers."""
 
-    def __init__(self, size: int, readers: int, only: list[str]) -> None:
-        place = Place(new_name(), size, readers)
+    def __init__(self, size: int, readers: int, links: list[Link]) -> None:
         unpin()
         self.size = size
         self.readers = readers
-        links = build_links(place, (SharedBufferLink,))
-        self.links = [link for link in links if not only or link.name in only]
+        self.links = links
         # Some peers' threads send later: more buffers than messages that can be under way.
-        self.payload = Payload(size, min(place.queue_length, 32) + 4)
+        self.payload = Payload(size, min(links[0].place.queue_length, 32) + 4)
         self.sequences = [0] * len(self.links)
         self.pouring = False
         self.stage = Stage(readers, self._open_reader, self._part, self._close)
@@ -217,7 +215,10 @@ def take_throughput(contest: Contest, case: Case, quick: bool, ping_pong: PingPo
 
 
 def run_case(case: Case, readers: int, quick: bool, only: list[str], ping_pong: PingPong) -> None:
-    contest = Contest(case.size, readers, only)
+    place = Place(new_name(), case.size, readers)
+    links = build_links(place, (SharedBufferLink,))
+    wanted = [link for link in links if not only or link.name in only]
+    contest = Contest(case.size, readers, wanted)
     take_latency(contest, case, quick, ping_pong)
     take_throughput(contest, case, quick, ping_pong)
     contest.leave()

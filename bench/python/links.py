@@ -8,7 +8,7 @@ import multiprocessing
 import pickle
 import socket
 import struct
-from typing import Any
+from typing import Any, ClassVar
 
 from kickmsg_links import KickmsgLink, KickmsgPollingLink
 from link import Link, Place, Use
@@ -30,10 +30,11 @@ class PenstockLink(Link):
     """A default Broadcast to the readers and one back from each; messages are copied out."""
 
     name = "penstock"
+    capacity: ClassVar[int] = 4 << 20  # the default
 
     def open_driver(self) -> None:
         place = self.place
-        self._forward = penstock.Broadcast.create(place.name, readers=place.readers)
+        self._forward = self._create(place.name, place.readers)
         self._answers = [
             penstock.Broadcast.attach(f"{place.name}.answer{rank}", 0, timeout=_PATIENCE)
             for rank in range(place.readers)
@@ -41,9 +42,12 @@ class PenstockLink(Link):
         self._forward.wait_ready(timeout=_PATIENCE)
         self._own = [self._forward, *self._answers]
 
+    def _create(self, name: str, readers: int) -> penstock.BroadcastWriter:
+        return penstock.Broadcast.create(name, readers=readers, capacity=self.capacity)
+
     def open_reader(self, rank: int) -> None:
         name = self.place.name
-        self._answer = penstock.Broadcast.create(f"{name}.answer{rank}", readers=1)
+        self._answer = self._create(f"{name}.answer{rank}", 1)
         self._messages = penstock.Broadcast.attach(name, rank, timeout=_PATIENCE)
         self._own = [self._answer, self._messages]
 

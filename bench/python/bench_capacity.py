@@ -1,0 +1,67 @@
+"""A Broadcast of 64 MiB beside one of 1 MiB: what a message costs should not depend on the room.
+
+Round trips of bytes that are read in place, after a lap that takes every page of both.
+"""
+
+from __future__ import annotations
+
+import argparse
+import sys
+
+from bench_messages import Contest
+from link import Place
+from links import PenstockViewLink
+from ping_pong import PingPong
+from processes import fail_when_a_child_fails, new_name, run_guarded
+from report import latency_fields, moment_fields, print_record
+
+KIB, MIB = 1 << 10, 1 << 20
+COUNTS = {16 * KIB: 50, 64 * KIB: 30, 256 * KIB: 15}  # round trips in a turn, by size
+LARGE = 64 * MIB
+
+
+class SmallRingLink(PenstockViewLink):
+    name = "ring of 1 MiB"
+    capacity = MIB
+
+
+class LargeRingLink(PenstockViewLink):
+    name = "ring of 64 MiB"
+    capacity = LARGE
+
+
+def run(size: int, turns: int, ping_pong: PingPong) -> None:
+    kinds = (SmallRingLink, LargeRingLink)
+    links = [kind(Place(new_name(), size, 1)) for kind in kinds]
+    contest = Contest(size, 1, links)
+    samples: list[list[list[int]]] = [[] for _ in links]
+    moments = []
+    for contender in range(len(links)):
+        contest.ping(contender, LARGE // size + 1, 0)
+    for _ in range(turns):
+        moments.append(ping_pong.play())
+        for contender, taken in enumerate(samples):
+            taken.append(contest.ping(contender, COUNTS[size], 2))
+    contest.leave()
+    for link, taken in zip(links, samples, strict=True):
+        fields = latency_fields(taken, 2) | moment_fields(moments)
+        print_record("python_capacity", link.name, size=size, readers=1, **fields)
+
+
+def main() -> int:
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--quick", action="store_true")
+    turns = 8 if parser.parse_args().quick else 40
+
+    def body() -> None:
+        fail_when_a_child_fails()
+        ping_pong = PingPong()
+        for size in COUNTS:
+            run(size, turns, ping_pong)
+        ping_pong.close()
+
+    return run_guarded(120, body)
+
+
+if __name__ == "__main__":
+    sys.exit(main())
