@@ -1,6 +1,7 @@
 """A Broadcast of 64 MiB beside one of 1 MiB: what a message costs should not depend on the room.
 
-Round trips of bytes that are read in place, after a lap that takes every page of both.
+Round trips of bytes that are read in place, after a lap that takes every page of both. A turn is
+four laps of the small ring, after one that brings it back into the cache.
 """
 
 from __future__ import annotations
@@ -16,13 +17,13 @@ from processes import fail_when_a_child_fails, new_name, run_guarded
 from report import latency_fields, moment_fields, print_record
 
 KIB, MIB = 1 << 10, 1 << 20
-COUNTS = {16 * KIB: 50, 64 * KIB: 30, 256 * KIB: 15}  # round trips in a turn, by size
-LARGE = 64 * MIB
+SIZES = (16 * KIB, 64 * KIB, 256 * KIB)
+SMALL, LARGE = MIB, 64 * MIB
 
 
 class SmallRingLink(PenstockViewLink):
     name = "ring of 1 MiB"
-    capacity = MIB
+    capacity = SMALL
 
 
 class LargeRingLink(PenstockViewLink):
@@ -33,7 +34,7 @@ class LargeRingLink(PenstockViewLink):
 def run(size: int, turns: int, ping_pong: PingPong) -> None:
     kinds = (SmallRingLink, LargeRingLink)
     links = [kind(Place(new_name(), size, 1)) for kind in kinds]
-    contest = Contest(size, 1, links)
+    contest = Contest(size, 1, links, buffers=1)
     samples: list[list[list[int]]] = [[] for _ in links]
     moments = []
     for contender in range(len(links)):
@@ -41,7 +42,7 @@ def run(size: int, turns: int, ping_pong: PingPong) -> None:
     for _ in range(turns):
         moments.append(ping_pong.play())
         for contender, taken in enumerate(samples):
-            taken.append(contest.ping(contender, COUNTS[size], 2))
+            taken.append(contest.ping(contender, 4 * SMALL // size, SMALL // size))
     contest.leave()
     for link, taken in zip(links, samples, strict=True):
         fields = latency_fields(taken, 2) | moment_fields(moments)
@@ -56,7 +57,7 @@ def main() -> int:
     def body() -> None:
         fail_when_a_child_fails()
         ping_pong = PingPong()
-        for size in COUNTS:
+        for size in SIZES:
             run(size, turns, ping_pong)
         ping_pong.close()
 

@@ -54,13 +54,12 @@ SIZES_IN_A_QUICK_RUN = (64, 1 * KIB, 1 * MIB, 16 * MIB)
 class Contest:
     """Some contenders with messages of one size and one number of readers."""
 
-    def __init__(self, size: int, readers: int, links: list[Link]) -> None:
+    def __init__(self, size: int, readers: int, links: list[Link], buffers: int) -> None:
         unpin()
         self.size = size
         self.readers = readers
         self.links = links
-        # Some peers' threads send later: more buffers than messages that can be under way.
-        self.payload = Payload(size, min(links[0].place.queue_length, 32) + 4)
+        self.payload = Payload(size, buffers)
         self.sequences = [0] * len(self.links)
         self.pouring = False
         self.stage = Stage(readers, self._open_reader, self._part, self._close)
@@ -218,7 +217,8 @@ def run_case(case: Case, readers: int, quick: bool, only: list[str], ping_pong: 
     place = Place(new_name(), case.size, readers)
     links = build_links(place, (SharedBufferLink,))
     wanted = [link for link in links if not only or link.name in only]
-    contest = Contest(case.size, readers, wanted)
+    # Some peers' threads send later: more buffers than messages that can be under way.
+    contest = Contest(case.size, readers, wanted, min(place.queue_length, 32) + 4)
     take_latency(contest, case, quick, ping_pong)
     take_throughput(contest, case, quick, ping_pong)
     contest.leave()
