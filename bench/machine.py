@@ -8,6 +8,11 @@ from importlib import metadata
 from pathlib import Path
 from typing import Any
 
+PACKAGES = (
+    *("penstock", "numpy", "pyzmq", "iceoryx2", "kickmsg", "tachyon-ipc", "faster-fifo"),
+    *("redis", "torch", "ray"),
+)
+
 
 def _read(path: str, key: str) -> str:
     for line in Path(path).read_text().splitlines():
@@ -41,9 +46,7 @@ def describe_machine() -> dict[str, Any]:
         "huge_pages_for_shm": _read_if_there("/sys/kernel/mm/transparent_hugepage/shmem_enabled"),
         "python": platform.python_version(),
         "load_before": os.getloadavg()[0],
-        "versions": {
-            package: _version(package) for package in ("penstock", "numpy", "pyzmq", "iceoryx2")
-        },
+        "versions": {package: _version(package) for package in PACKAGES},
     }
 
 

@@ -33,6 +33,9 @@ COLOURS = {
     "multiprocessing.Queue": "#4f7f3a",
     "multiprocessing.Pipe": "#93b05a",
     "iceoryx2, polling": "#d18fa8",
+    "kickmsg": "#2f6f6a",
+    "kickmsg, polling": "#6fb3ad",
+    "tachyon": "#7a6a3a",
 }
 SIZE_TICKS = {
     64: "64",

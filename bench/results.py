@@ -12,6 +12,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 Record = dict[str, Any]
+MOMENT = "moment"  # the benchmark that is the bare ping-pong before each program
 
 
 @dataclass

@@ -11,69 +11,45 @@ import argparse
 import json
 import shlex
 import signal
-import subprocess
 import sys
 import time
-from collections.abc import Iterator
-from dataclasses import dataclass
 from datetime import datetime, timezone
 from pathlib import Path
 
 from rich.console import Console
 
+from compare import Change, change_table, changes, print_comparison, worse_by
 from figures import Figure, judge
 from machine import describe_machine, one_line
-from results import Record, Results
+from programs import CPP, PROGRAMS, PYTHON, Run, run_all, steps
+from readings import as_json, load
 from tables import result_table, tables
 
-HERE = Path(__file__).resolve().parent
-PROGRAMS = HERE.parent / "build" / "release" / "bench"
-# The names of the C++ and the Python programs, in the order in which they run.
-CPP = ("latency", "throughput", "writer_cost", "copy", "store", "tier", "waiting", "recovery")
-PYTHON = (
-    *("objects", "messages", "queue", "trajectories", "batches", "store", "tier", "kv", "http"),
-    "waiting",
-)
+TRIES = 3  # in which a figure has to be worse by --limit
 
 
-@dataclass(frozen=True)
-class Step:
-    """One program of the benchmark."""
-
-    name: str
-    command: list[str]
-
-
-def steps(programs: Path, quick: bool, only: list[str]) -> Iterator[Step]:
-    options = ["--quick"] if quick else []
-    for name in CPP:
-        if not only or name in only:
-            yield Step(name, [str(programs / f"bench_{name}"), *options])
-    for name in PYTHON:
-        if not only or f"python_{name}" in only:
-            script = HERE / "python" / f"bench_{name}.py"
-            yield Step(f"python_{name}", [sys.executable, str(script), *options])
-
-
-def run_step(step: Step, progress: Console) -> tuple[list[Record], bool]:
-    """The records of one program, and whether it succeeded."""
-    begin = time.monotonic()
-    records = []
-    with (
-        progress.status(f"{step.name} …"),
-        subprocess.Popen(step.command, stdout=subprocess.PIPE, text=True) as program,
-    ):
-        try:
-            assert program.stdout is not None
-            records.extend(json.loads(line) for line in program.stdout)
-        except BaseException:
-            # Its guardian kills its processes and cleans up.
-            program.send_signal(signal.SIGTERM)
-            raise
-    is_good = program.returncode == 0 and bool(records)
-    state = "done" if is_good else f"FAILED with code {program.returncode}"
-    progress.print(f"{step.name}: {state} in {time.monotonic() - begin:.0f} s", highlight=False)
-    return records, is_good
+def grossly_worse(
+    first: Run, arguments: argparse.Namespace, progress: Console
+) -> tuple[list[Change], list[str]]:
+    """The ratios that are worse by ``--limit`` in every try, and the programs that failed. Later
+    tries run only the programs that the earlier ones leave in doubt."""
+    baseline = load(arguments.compare)
+    step_of = {record["bench"]: record["step"] for record in first.results.records}
+    worse = worse_by(changes(baseline, first.readings), arguments.limit)
+    failed: list[str] = []
+    for _ in range(TRIES - 1):
+        if not worse:
+            break
+        names = sorted({step_of[one.bench] for one in worse})
+        progress.print(f"worse by {arguments.limit:g} ×, tried again: {', '.join(names)}")
+        again = run_all(
+            steps(arguments.programs, arguments.quick, names), arguments.programs, progress
+        )
+        failed += again.failed
+        still = {one.name for one in worse}
+        found = worse_by(changes(baseline, again.readings), arguments.limit)
+        worse = [one for one in found if one.name in still]
+    return worse, failed
 
 
 def write_json(path: Path, document: object) -> None:
@@ -87,12 +63,19 @@ def parse_arguments() -> argparse.Namespace:
         prog="./dev bench", description=__doc__, epilog="example: ./dev bench --json figures.json"
     )
     parser.add_argument("--json", type=Path, metavar="FILE", help="write every record here")
+    parser.add_argument("--compare", type=Path, metavar="FILE",
+                        help="what has changed since this file of --json")  # fmt: skip
+    parser.add_argument("--limit", type=float, metavar="FACTOR",
+                        help="fail if a ratio to the baseline's stays worse by it")  # fmt: skip
     parser.add_argument("--plot", type=Path, metavar="FILE", help="draw the picture (.svg or .png)")
     parser.add_argument("--quick", action="store_true", help="a minute instead of several")
     parser.add_argument("--only", nargs="+", choices=names, default=[], metavar="NAME",
                         help=f"some of: {', '.join(names)}")  # fmt: skip
     parser.add_argument("--programs", type=Path, default=PROGRAMS, help=argparse.SUPPRESS)
-    return parser.parse_args()
+    arguments = parser.parse_args()
+    if arguments.limit and not arguments.compare:
+        parser.error("--limit needs --compare")
+    return arguments
 
 
 def draw(path: Path, document: dict[str, object], progress: Console) -> None:
@@ -111,16 +94,11 @@ def main() -> int:
     output = Console(width=None if sys.stdout.isatty() else 200)
     machine = describe_machine()
     output.print(one_line(machine), highlight=False)
-    results = Results()
-    failed = []
     begin = time.monotonic()
-    for step in steps(arguments.programs, arguments.quick, arguments.only):
-        records, is_good = run_step(step, progress)
-        results.records += records
-        if not is_good:
-            failed.append(step.name)
-    figures: list[Figure] = judge(results)
-    for table in tables(results):
+    every = steps(arguments.programs, arguments.quick, arguments.only)
+    run = run_all(every, arguments.programs, progress)
+    figures: list[Figure] = judge(run.results)
+    for table in tables(run.results):
         output.print(table)
     output.print(result_table(figures))
     document = {
@@ -129,17 +107,28 @@ def main() -> int:
         "seconds": round(time.monotonic() - begin, 1),
         "quick": arguments.quick,
         "machine": machine,
-        "failed": failed,
+        "failed": run.failed,
         "figures": [figure.as_dict() for figure in figures],
-        "records": results.records,
+        "readings": as_json(run.readings),
+        "records": run.results.records,
     }
     if arguments.json:
         write_json(arguments.json, document)
     if arguments.plot:
         draw(arguments.plot, document, progress)
+    failed = run.failed
+    worse: list[Change] = []
+    if arguments.compare:
+        print_comparison(output, load(arguments.compare), run.readings)
+    if arguments.limit:
+        worse, failed_again = grossly_worse(run, arguments, progress)
+        failed = [*failed, *failed_again]
+    if worse:
+        title = f"FAILED: worse than the baseline by {arguments.limit:g} × in each of {TRIES} tries"
+        output.print(change_table(title, worse))
     if failed:
         progress.print(f"FAILED: {', '.join(failed)}", style="bold red")
-    return 1 if failed else 0
+    return 1 if failed or worse else 0
 
 
 if __name__ == "__main__":

@@ -7,11 +7,13 @@ from collections.abc import Iterator
 from rich.table import Table
 
 from figures import Figure
-from results import Record, Results, ratio
+from results import MOMENT, Record, Results, ratio
 from wording import count, nanoseconds, size, times
 
 TURNS = "turn_p50_ns"
 RATES = "turn_messages_per_s"
+QUANTILES = ("p50", "p99", "p99.9", "p99.99", "max", "samples")
+PING_PONG = "bare ping-pong"
 
 
 def _table(title: str, *columns: str) -> Table:
@@ -22,15 +24,24 @@ def _table(title: str, *columns: str) -> Table:
 
 
 def _quantiles(record: Record) -> list[str]:
-    """p99.9 only with a thousand samples or more."""
-    tail = nanoseconds(record["p999_ns"]) if record["count"] >= 1000 else "–"
+    """p99.9 only with a thousand samples or more, p99.99 with ten thousand."""
     return [
         nanoseconds(record["p50_ns"]),
         nanoseconds(record["p99_ns"]),
-        tail,
+        nanoseconds(record["p999_ns"]) if record["count"] >= 1_000 else "–",
+        nanoseconds(record["p9999_ns"]) if record["count"] >= 10_000 else "–",
         nanoseconds(record["max_ns"]),
         count(record["count"]),
     ]
+
+
+def _p50(record: Record | None) -> str:
+    return nanoseconds(record["p50_ns"]) if record else ""
+
+
+def _moment(record: Record) -> str:
+    """The bare ping-pong in the turns of a record."""
+    return nanoseconds(record["moment_ns"]) if record.get("turn_moment_ns") else ""
 
 
 def _places(results: Results, bench: str) -> Iterator[dict[str, int]]:
@@ -42,7 +53,7 @@ def _places(results: Results, bench: str) -> Iterator[dict[str, int]]:
 def latency_table(results: Results, bench: str, title: str) -> Table:
     """Penstock's quantiles by size and readers, and their distance from the bare limits."""
     limits = [who for who in results.contenders(bench) if who.startswith("bare")]
-    columns = ["p50", "p99", "p99.9", "max", "samples", *(f"to {who}" for who in limits)]
+    columns = [*QUANTILES, PING_PONG, *(f"to {who}" for who in limits)]
     table = _table(title, "message", "readers", *columns)
     for place in _places(results, bench):
         own = results.one(bench, who="penstock", **place)
@@ -52,14 +63,16 @@ def latency_table(results: Results, bench: str, title: str) -> Table:
             size(place["size"]),
             str(place["readers"]),
             *_quantiles(own),
+            _p50(results.one(bench, who=PING_PONG, **place)),
             *(times(ratio(own, results.one(bench, who=who, **place), TURNS)) for who in limits),
         )
     return table
 
 
 def peer_latency_table(results: Results, bench: str, title: str) -> Table:
-    """p50 of every contender, and its ratio to Penstock's."""
-    others = [who for who in results.contenders(bench) if who != "penstock"]
+    """p50 of every contender that carries messages, and its ratio to Penstock's."""
+    everyone = results.contenders(bench)
+    others = [who for who in everyone if who != "penstock" and not who.startswith("bare")]
     table = _table(title, "message", "readers", "penstock", *others)
     for place in _places(results, bench):
         own = results.one(bench, who="penstock", **place)
@@ -82,7 +95,7 @@ def peer_latency_table(results: Results, bench: str, title: str) -> Table:
 def throughput_table(results: Results, bench: str, title: str) -> Table:
     """Messages a second to each reader, and Penstock's ratio to each peer's."""
     others = [who for who in results.contenders(bench) if who != "penstock"]
-    table = _table(title, "message", "readers", "penstock", "bytes", *others)
+    table = _table(title, "message", "readers", "penstock", "bytes", PING_PONG, *others)
     for place in _places(results, bench):
         own = results.one(bench, who="penstock", **place)
         if own is None:
@@ -100,6 +113,7 @@ def throughput_table(results: Results, bench: str, title: str) -> Table:
             str(place["readers"]),
             f"{count(own['messages_per_s'])}/s",
             f"{own['bytes_per_s'] / 1e9:.3g} GB/s",
+            _moment(own),
             *cells,
         )
     return table
@@ -136,7 +150,7 @@ def copy_table(results: Results) -> Table:
 
 
 def waiting_table(results: Results) -> Table:
-    table = _table("Waking a parked reader", "", "p50", "p99", "p99.9", "max", "samples", "to bare")
+    table = _table("Waking a parked reader", "", *QUANTILES, "to bare")
     bare = results.one("wake", who="bare futex")
     for record in results.all("wake"):
         table.add_row(record["who"], *_quantiles(record), times(ratio(record, bare, TURNS)))
@@ -183,7 +197,7 @@ def batches_table(results: Results) -> Table:
     table = _table(
         "Python, a batch of 64 sequences of 4096 tokens in four columns",
         "",
-        *("p50", "p99", "p99.9", "max", "samples"),
+        *QUANTILES,
         *("bytes", "of a plain copy's rate"),
     )
     plain = results.one("python_batches", who="plain copy")
@@ -199,7 +213,7 @@ def kv_table(results: Results) -> Table:
     table = _table(
         "Python, the KV pool, four chunks of 256 tokens (64 MiB)",
         "",
-        *("p50", "p99", "p99.9", "max", "samples"),
+        *QUANTILES,
         *("bytes", "of a plain copy's rate"),
     )
     plain = results.one("python_kv", who="plain copy")
@@ -233,7 +247,7 @@ def http_table(results: Results) -> Table:
 
 def store_get_table(results: Results) -> Table:
     title = "Store, looking an object up and letting it go"
-    table = _table(title, "", "object", "p50", "p99", "p99.9", "max", "samples")
+    table = _table(title, "", "object", *QUANTILES)
     for bench, language in (("store_get", "C++"), ("python_store_get", "Python")):
         for record in results.all(bench):
             table.add_row(language, size(record["size"]), *_quantiles(record))
@@ -258,7 +272,7 @@ def store_put_table(results: Results) -> Table:
 
 def store_pair_table(results: Results) -> Table:
     title = "Store, a block without its copy"
-    table = _table(title, "", "block", "p50", "p99", "p99.9", "max", "samples")
+    table = _table(title, "", "block", *QUANTILES)
     for record in results.all("store_pair"):
         table.add_row(record["who"], size(record["size"]), *_quantiles(record))
     return table
@@ -310,14 +324,50 @@ def object_table(results: Results) -> Table:
         "Python objects, there and back",
         "",
         "object",
-        *("p50", "p99", "p99.9", "max", "samples"),
+        *QUANTILES,
         "to penstock",
+        PING_PONG,
     )
     for record in results.all("python_object"):
         own = results.one("python_object", who="penstock", kind=record["kind"])
         table.add_row(
-            record["who"], record["kind"], *_quantiles(record), times(ratio(record, own, TURNS))
+            record["who"],
+            record["kind"],
+            *_quantiles(record),
+            times(ratio(record, own, TURNS)),
+            _moment(record),
         )
+    return table
+
+
+def pause_table(results: Results) -> Table:
+    """Beside kickmsg, which sleeps in the kernel as well: its p50 and p99 to the others', and in
+    how many turns both were longer."""
+    bench, peer_name = "python_pause", "kickmsg"
+    title = "Python, 64 B there and back, not pinned, after a pause of a second"
+    table = _table(title, "", "", *QUANTILES, PING_PONG, f"p50, p99 of {peer_name}", "ahead in")
+    for record in results.all(bench):
+        cells = ["", ""]
+        peer = results.one(bench, who=peer_name, kind=record["kind"])
+        if peer and record["who"] != peer_name:
+            keys = (TURNS, "turn_p99_ns")
+            more = (times(ratio(peer, record, key)) for key in keys)
+            turns = zip(*(record[key] for key in keys), *(peer[key] for key in keys), strict=True)
+            ahead = sum(a < c and b < d for a, b, c, d in turns)
+            cells = [", ".join(more), f"{ahead} of {len(record[TURNS])} turns"]
+        row = (record["who"], record["kind"], *_quantiles(record), _moment(record), *cells)
+        table.add_row(*row)
+    return table
+
+
+def capacity_table(results: Results) -> Table:
+    title = "Python, one way in place through a small and a large ring"
+    table = _table(title, "", "message", *QUANTILES, PING_PONG, "to the small one")
+    for record in results.all("python_capacity"):
+        small = results.one("python_capacity", who="ring of 1 MiB", size=record["size"])
+        more = times(ratio(record, small, TURNS))
+        row = (size(record["size"]), *_quantiles(record), _moment(record), more)
+        table.add_row(record["who"], *row)
     return table
 
 
@@ -374,7 +424,7 @@ def tier_table(results: Results, bench: str, title: str) -> Table:
 def tier_hit_table(results: Results) -> Table:
     """In turns with a plain Store."""
     title = "Second tier, Python: a hit in the first, found and let go"
-    table = _table(title, "object", "", "p50", "p99", "p99.9", "max", "samples", "to a plain Store")
+    table = _table(title, "object", "", *QUANTILES, "to a plain Store")
     for record in results.all("python_tier_hit"):
         plain = results.one("python_tier_hit", who="plain Store", size=record["size"])
         more = times(ratio(record, plain, TURNS))
@@ -392,8 +442,18 @@ def tier_tables(results: Results) -> Iterator[Table]:
         yield tier_hit_table(results)
 
 
+def moment_table(results: Results) -> Table:
+    """Where the processors were while each program ran."""
+    table = _table("Bare ping-pong just before each program, one way p50", "program", "")
+    for record in results.all(MOMENT):
+        table.add_row(record["step"], _p50(record))
+    return table
+
+
 def tables(results: Results) -> Iterator[Table]:
     """Every table for which there are records."""
+    if results.one(MOMENT):
+        yield moment_table(results)
     if results.one("latency"):
         yield latency_table(results, "latency", "C++ latency, one way")
         yield peer_latency_table(results, "latency", "C++ latency, one way p50, beside its peers")
@@ -417,6 +477,10 @@ def tables(results: Results) -> Iterator[Table]:
         )
     if results.one("python_object"):
         yield object_table(results)
+    if results.one("python_pause"):
+        yield pause_table(results)
+    if results.one("python_capacity"):
+        yield capacity_table(results)
     if results.one("python_queue"):
         yield queue_table(results)
     if results.one("python_trajectories"):

@@ -21,8 +21,8 @@ struct Case {
 };
 
 constexpr Case kCases[] = {
-    {64, 60, 500},      {1 << 10U, 60, 500}, {16 << 10U, 30, 200}, {256 << 10U, 20, 50},
-    {1 << 20U, 12, 25}, {16 << 20U, 6, 6},   {64 << 20U, 4, 4},
+    {64, 60, 500},        {1 << 10U, 60, 500}, {4 << 10U, 40, 300}, {16 << 10U, 30, 200},
+    {256 << 10U, 20, 50}, {1 << 20U, 12, 25},  {16 << 20U, 6, 6},   {64 << 20U, 4, 4},
 };
 constexpr unsigned kReaders[] = {1, 2, 4, 8};
 constexpr std::size_t kLargestCopiedOut = 4 << 10U;
@@ -30,7 +30,7 @@ constexpr std::size_t kLargestForPeersOfMany = 1 << 20U;
 
 Contenders contenders_for(const Place& place) {
     Contenders all;
-    if (has_core_each(place.readers) && place.readers == 1) {
+    if (has_core_each(1)) {
         add_contender<PingPongLink>(all, place);
     }
     add_contender<PenstockLink>(all, place);

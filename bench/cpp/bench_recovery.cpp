@@ -118,8 +118,8 @@ void repeat(const char* what, unsigned times, Measure&& measure) {
     Samples samples;
     for (unsigned i = 0; i < times; ++i) {
         samples.add(measure());
+        samples.end_turn();
     }
-    samples.end_turn();
     Record("recovery").text("who", "penstock").text("what", what).latency(samples).print();
 }
 

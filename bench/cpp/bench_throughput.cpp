@@ -1,6 +1,7 @@
 // Throughput by message size and number of readers: the driver sends as fast as possible, every
 // reader reads and checks each message, and time runs from the first send until the last reader has
-// checked the last message. Penstock and the peers take turns in the same processes.
+// checked the last message. Penstock and the peers take turns in the same processes, and a bare
+// ping-pong in each turn tells where the processors are.
 
 #include <algorithm>
 #include <cstring>
@@ -29,6 +30,8 @@ constexpr Case kCases[] = {
 constexpr unsigned kReaders[] = {1, 2, 4, 8};
 
 constexpr std::size_t kLargestForPeersOfMany = 1 << 20U;
+constexpr std::size_t kLargestInBareRing = 16 << 10U;
+constexpr std::uint32_t kPings = 500;  // in a turn
 
 struct Rates {
     std::vector<double> messages_per_second;  // one for each turn
@@ -41,8 +44,8 @@ struct Rates {
     }
 };
 
-void print(const Place& place, const Contender& contender, std::uint32_t count,
-           const Rates& rates) {
+void print(const Place& place, const Contender& contender, std::uint32_t count, const Rates& rates,
+           const Samples& moment) {
     const double rate = Rates::median(rates.messages_per_second);
     Record("throughput")
         .text("who", contender.name())
@@ -54,6 +57,7 @@ void print(const Place& place, const Contender& contender, std::uint32_t count,
         .number("driver_processor_ns", Rates::median(rates.driver_ns))
         .number("reader_processor_ns", Rates::median(rates.reader_ns))
         .list("turn_messages_per_s", rates.messages_per_second)
+        .moment(moment)
         .print();
 }
 
@@ -69,15 +73,29 @@ void play(Stage& stage, unsigned index, Contender& contender, std::uint32_t coun
     rates.reader_ns.push_back(stage.used_nanoseconds(0) / count);
 }
 
+void ping(Stage& stage, unsigned index, Contender& ping_pong, Samples& samples) {
+    constexpr std::uint32_t kWarmUp = kPings / 10;
+    stage.begin({index, kPings + kWarmUp});
+    ping_pong.ping(kPings + kWarmUp, kWarmUp, samples);
+    stage.end();
+    samples.end_turn();
+}
+
 void run(const Place& place, unsigned turns, std::uint32_t count, const Arguments& arguments) {
     unpin();
     Contenders all;
     add_contender<PenstockLink>(all, place);
     if (place.readers == 1) add_contender<PenstockQueueLink>(all, place);
+    if (place.readers == 1 && has_core_each(1) && place.message_size <= kLargestInBareRing) {
+        add_contender<BareRingLink>(all, place);
+    }
     if (place.readers == 1 || place.message_size <= kLargestForPeersOfMany) {
         add_peers(all, place);
     }
     std::erase_if(all, [&](const auto& one) { return !arguments.wants(one->name()); });
+    const auto contenders = static_cast<unsigned>(all.size());
+    const bool has_moment = has_core_each(1);
+    if (has_moment) add_contender<PingPongLink>(all, place);
     Stage stage(
         place.readers,
         [&](unsigned rank) {
@@ -85,7 +103,14 @@ void run(const Place& place, unsigned turns, std::uint32_t count, const Argument
                 one->open_reader(rank);
             }
         },
-        [&](unsigned /*rank*/, Turn turn) { all[turn.contender]->drain(turn.count); },
+        [&](unsigned /*rank*/, Turn turn) {
+            Contender& one = *all[turn.contender];
+            if (turn.contender < contenders) {
+                one.drain(turn.count);
+            } else {
+                one.echo(turn.count);
+            }
+        },
         [&] {
             for (auto& one : all) {
                 one->close();
@@ -96,20 +121,24 @@ void run(const Place& place, unsigned turns, std::uint32_t count, const Argument
     }
     pin_driver();
 
-    std::vector<Rates> rates(all.size());
+    Samples moment;
+    std::vector<Rates> rates(contenders);
     const Patience patience(arguments.quick ? 0.8 : 4);
     for (unsigned turn = 0; turn <= turns && !patience.is_over(turn); ++turn) {
-        for (unsigned index = 0; index < all.size(); ++index) {
+        const bool is_warm_up = turn == 0;
+        if (has_moment && !is_warm_up) ping(stage, contenders, *all.back(), moment);
+        for (unsigned index = 0; index < contenders; ++index) {
             Rates warm_up;
-            const bool is_warm_up = turn == 0;
             const std::uint32_t played = is_warm_up ? std::max(2U, count / 4) : count;
             play(stage, index, *all[index], played, is_warm_up ? warm_up : rates[index]);
         }
     }
     stage.leave();
-    for (unsigned index = 0; index < all.size(); ++index) {
-        print(place, *all[index], count, rates[index]);
-        all[index]->close();
+    for (unsigned index = 0; index < contenders; ++index) {
+        print(place, *all[index], count, rates[index], moment);
+    }
+    for (auto& one : all) {
+        one->close();
     }
 }
 

@@ -1,7 +1,8 @@
 """Messages of bytes in Python: latency by size and readers, and throughput.
 
 Like bench/cpp/bench_latency.cpp and bench_throughput.cpp, with the peers that Python programmers
-have. Contenders take turns in the same processes.
+have. Contenders take turns in the same processes, and with a bare ping-pong, which tells where the
+processors were.
 """
 
 from __future__ import annotations
@@ -10,12 +11,16 @@ import argparse
 import statistics
 import sys
 import time
+from collections.abc import Sequence
 from dataclasses import dataclass
 
-from links import Link, Place, build_links
+from bare_links import SharedBufferLink
+from link import Link, Place
+from links import build_links
 from payload import Payload
+from ping_pong import PING_PONG, PingPong
 from processes import fail_when_a_child_fails, new_name, pin_driver, run_guarded, unpin
-from report import latency_fields, print_record
+from report import latency_fields, moment_fields, print_record
 from stage import Stage
 
 KIB, MIB = 1 << 10, 1 << 20
@@ -33,8 +38,8 @@ class Case:
 
 
 CASES = (
-    Case(64, 20, 100, 5, 10_000),
-    Case(1 * KIB, 20, 100, 5, 10_000),
+    Case(64, 120, 100, 5, 10_000),
+    Case(1 * KIB, 120, 100, 5, 10_000),
     Case(16 * KIB, 10, 50, 4, 2_000),
     Case(256 * KIB, 8, 20, 3, 200),
     Case(1 * MIB, 6, 10, 3, 50),
@@ -47,16 +52,14 @@ SIZES_IN_A_QUICK_RUN = (64, 1 * KIB, 1 * MIB, 16 * MIB)
 
 
 class Contest:
-    """All contenders with messages of one size and one number of readers."""
+    """Some contenders with messages of one size and one number of readers."""
 
-    def __init__(self, size: int, readers: int, only: list[str]) -> None:
-        place = Place(new_name(), size, readers)
+    def __init__(self, size: int, readers: int, links: list[Link], buffers: int) -> None:
         unpin()
         self.size = size
         self.readers = readers
-        self.links = [link for link in build_links(place) if not only or link.name in only]
-        # Some peers' threads send later: more buffers than messages that can be under way.
-        self.payload = Payload(size, min(place.queue_length, 32) + 4)
+        self.links = links
+        self.payload = Payload(size, buffers)
         self.sequences = [0] * len(self.links)
         self.pouring = False
         self.stage = Stage(readers, self._open_reader, self._part, self._close)
@@ -128,6 +131,11 @@ class Contest:
         self.sequences[contender] = first + count
         return count / ((after - before) * 1e-9)
 
+    @property
+    def share(self) -> int:
+        """By how much fewer messages a turn has than with one reader."""
+        return 1 if self.readers == 1 else 2 * self.readers
+
     def _ready(self, count: int) -> int:
         return count if self.size <= 16 * KIB else 0
 
@@ -136,17 +144,14 @@ class Contest:
         self._close()
 
 
-def report_latency(contest: Contest, link: Link, turns: list[list[int]]) -> None:
-    print_record(
-        "python_latency",
-        link.name,
-        size=contest.size,
-        readers=contest.readers,
-        **latency_fields(turns, 2),
-    )
+def report_latency(contest: Contest, who: str, turns: Sequence[Sequence[float]]) -> None:
+    place = {"size": contest.size, "readers": contest.readers}
+    print_record("python_latency", who, **place, **latency_fields(turns, 2))
 
 
-def report_throughput(contest: Contest, link: Link, rates: list[float], count: int) -> None:
+def report_throughput(
+    contest: Contest, link: Link, rates: list[float], count: int, moments: list[list[float]]
+) -> None:
     rate = statistics.median(rates)
     print_record(
         "python_throughput",
@@ -157,6 +162,7 @@ def report_throughput(contest: Contest, link: Link, rates: list[float], count: i
         messages_per_s=rate,
         bytes_per_s=rate * contest.size,
         turn_messages_per_s=rates,
+        **moment_fields(moments),
     )
 
 
@@ -166,35 +172,56 @@ def is_over(turn: int, end: float) -> bool:
     return turn >= fewest and time.monotonic() > end
 
 
-def run_case(case: Case, readers: int, quick: bool, only: list[str]) -> None:
-    contest = Contest(case.size, readers, only)
+def take_latency(contest: Contest, case: Case, quick: bool, ping_pong: PingPong) -> None:
     contenders = range(len(contest.links))
-    share = 1 if readers == 1 else 2 * readers
-    count = max(2, case.latency_count // share)
+    count = max(2, case.latency_count // contest.share)
     turns = max(2, case.latency_turns // (4 if quick else 1))
     samples: list[list[list[int]]] = [[] for _ in contenders]
+    moments: list[list[float]] = []
     end = time.monotonic() + (1 if quick else 4)
     for turn in range(turns + 1):
         if is_over(turn, end):
             break
+        if turn > 0:
+            moments.append(ping_pong.play())
         for contender in contenders:
             taken = contest.ping(contender, count, max(2, count // 10))
             if turn > 0:
                 samples[contender].append(taken)
-    pour_count = max(2, case.pour_count // share // (4 if quick else 1))
-    rates: list[list[float]] = [[] for _ in contenders]
+    if any(moments):
+        report_latency(contest, PING_PONG, moments)
+    for contender, link in enumerate(contest.links):
+        report_latency(contest, link.name, samples[contender])
+
+
+def take_throughput(contest: Contest, case: Case, quick: bool, ping_pong: PingPong) -> None:
+    pouring = {index: link for index, link in enumerate(contest.links) if link.pours}
+    count = max(2, case.pour_count // contest.share // (4 if quick else 1))
+    rates: dict[int, list[float]] = {contender: [] for contender in pouring}
+    moments: list[list[float]] = []
     end = time.monotonic() + (1 if quick else 4)
-    for turn in range((1 if quick else case.pour_turns) + 1):
+    for turn in range((3 if quick else case.pour_turns) + 1):
         if is_over(turn, end):
             break
-        for contender in contenders:
-            rate = contest.pour(contender, pour_count)
+        if turn > 0:
+            moments.append(ping_pong.play())
+        for contender in pouring:
+            rate = contest.pour(contender, count)
             if turn > 0:
                 rates[contender].append(rate)
+    for contender, link in pouring.items():
+        report_throughput(contest, link, rates[contender], count, moments)
+
+
+def run_case(case: Case, readers: int, quick: bool, only: list[str], ping_pong: PingPong) -> None:
+    place = Place(new_name(), case.size, readers)
+    links = build_links(place, (SharedBufferLink,))
+    wanted = [link for link in links if not only or link.name in only]
+    # Some peers' threads send later: more buffers than messages that can be under way.
+    contest = Contest(case.size, readers, wanted, min(place.queue_length, 32) + 4)
+    take_latency(contest, case, quick, ping_pong)
+    take_throughput(contest, case, quick, ping_pong)
     contest.leave()
-    for contender, link in enumerate(contest.links):
-        report_latency(contest, link, samples[contender])
-        report_throughput(contest, link, rates[contender], pour_count)
 
 
 def main() -> int:
@@ -207,6 +234,7 @@ def main() -> int:
 
     def body() -> None:
         fail_when_a_child_fails()
+        ping_pong = PingPong()
         for case in CASES:
             for readers in READERS:
                 is_wanted = (not arguments.size or case.size in arguments.size) and (
@@ -216,7 +244,8 @@ def main() -> int:
                     readers not in (1, READERS[-1]) or case.size not in SIZES_IN_A_QUICK_RUN
                 )
                 if is_wanted and not is_skipped and (readers == 1 or case.size in SIZES_FOR_MANY):
-                    run_case(case, readers, arguments.quick, arguments.who)
+                    run_case(case, readers, arguments.quick, arguments.who, ping_pong)
+        ping_pong.close()
 
     return run_guarded(300, body)
 

@@ -13,9 +13,11 @@ from collections.abc import Callable
 from typing import Any
 
 import numpy as np
-from links import Place, build_links
+from link import Place
+from links import build_links
+from ping_pong import PingPong
 from processes import fail_when_a_child_fails, new_name, pin_driver, run_guarded, unpin
-from report import latency_fields, print_record
+from report import latency_fields, moment_fields, print_record
 from stage import Stage
 
 Make = Callable[[int], dict[str, Any]]
@@ -50,7 +52,9 @@ def check(got: dict[str, Any], wanted: dict[str, Any]) -> None:
         raise RuntimeError(f"step {wanted['step']} arrived torn or out of turn")
 
 
-def run(kind: str, make: Make, turns: int, count: int, only: list[str]) -> None:
+def run(
+    kind: str, make: Make, turns: int, count: int, only: list[str], ping_pong: PingPong
+) -> None:
     place = Place(new_name(), 64 << 10, 1)
     unpin()
     links = [link for link in build_links(place) if not only or link.name in only]
@@ -95,7 +99,10 @@ def run(kind: str, make: Make, turns: int, count: int, only: list[str]) -> None:
         link.open_driver()
     pin_driver()
     samples: list[list[list[int]]] = [[] for _ in links]
+    moments = []
     for turn in range(turns + 1):
+        if turn > 0:
+            moments.append(ping_pong.play())
         for contender in range(len(links)):
             taken = ping(contender, count, max(2, count // 10))
             if turn > 0:
@@ -103,7 +110,8 @@ def run(kind: str, make: Make, turns: int, count: int, only: list[str]) -> None:
     stage.leave()
     close()
     for link, taken in zip(links, samples, strict=True):
-        print_record("python_object", link.name, kind=kind, readers=1, **latency_fields(taken, 1))
+        fields = latency_fields(taken, 1) | moment_fields(moments)
+        print_record("python_object", link.name, kind=kind, readers=1, **fields)
 
 
 def main() -> int:
@@ -115,8 +123,10 @@ def main() -> int:
 
     def body() -> None:
         fail_when_a_child_fails()
-        run("small dict", small_step, turns, 100, arguments.who)
-        run("dict with int32[4096]", make_array_step(), turns, 100, arguments.who)
+        ping_pong = PingPong()
+        run("small dict", small_step, turns, 100, arguments.who, ping_pong)
+        run("dict with int32[4096]", make_array_step(), turns, 100, arguments.who, ping_pong)
+        ping_pong.close()
 
     return run_guarded(120, body)
 

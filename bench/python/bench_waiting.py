@@ -144,8 +144,8 @@ def main() -> int:
             ("reader killed, writer gets PeerDied", reader_dies),
             ("writer killed, reader gets PeerDied", writer_dies),
         ):
-            samples = [measure() for _ in range(times)]
-            print_record("python_recovery", "penstock", what=what, **latency_fields([samples], 1))
+            turns = [[measure()] for _ in range(times)]
+            print_record("python_recovery", "penstock", what=what, **latency_fields(turns, 1))
         measure_parked(2 if arguments.quick else 10)
 
     return run_guarded(120, body)

@@ -1,9 +1,4 @@
-"""The contenders: each joins one driver with its readers, both ways, in one way.
-
-Built before the readers are forked; ``open_driver`` and ``open_reader`` follow in their processes.
-``receive`` and ``collect`` call ``use`` with each message, in place if possible. Objects are sent
-in the contender's usual way: its own codec, or pickle.
-"""
+"""The contenders that carry messages and objects, Penstock's among them."""
 
 from __future__ import annotations
 
@@ -13,11 +8,12 @@ import multiprocessing
 import pickle
 import socket
 import struct
-from collections.abc import Callable
-from dataclasses import dataclass
 from typing import Any, ClassVar
 
+from kickmsg_links import KickmsgLink, KickmsgPollingLink
+from link import Link, Place, Use
 from processes import has_core_each, scratch_folder
+from tachyon_link import TachyonLink
 
 import penstock
 
@@ -26,75 +22,19 @@ with contextlib.suppress(ImportError):
 with contextlib.suppress(ImportError):
     import iceoryx2
 
-Use = Callable[[Any], None]
 _PATIENCE = 20.0
 _fork = multiprocessing.get_context("fork")
-
-
-@dataclass(frozen=True)
-class Place:
-    """The conditions for a link: a free name, the largest message, the number of readers."""
-
-    name: str
-    size: int
-    readers: int
-
-    @property
-    def queue_length(self) -> int:
-        """As many messages as the 4 MiB of a default Broadcast hold, at least two."""
-        return min(max((4 << 20) // self.size, 2), 1024)
-
-
-class Link:
-    """One way of moving messages."""
-
-    name: ClassVar[str]
-
-    def __init__(self, place: Place) -> None:
-        self.place = place
-
-    @staticmethod
-    def suits(place: Place) -> bool:
-        """Whether this link is installed and can take part here."""
-        return True
-
-    def open_driver(self) -> None: ...
-    def open_reader(self, rank: int) -> None: ...
-    def close(self) -> None: ...
-
-    def send(self, data: bytearray) -> None:
-        raise NotImplementedError
-
-    def answer(self, data: bytearray) -> None:
-        raise NotImplementedError
-
-    def receive(self, use: Use) -> None:
-        raise NotImplementedError
-
-    def collect(self, use: Use) -> None:
-        raise NotImplementedError
-
-    def send_object(self, value: object) -> None:
-        raise NotImplementedError
-
-    def answer_object(self, value: object) -> None:
-        raise NotImplementedError
-
-    def receive_object(self, use: Use) -> None:
-        raise NotImplementedError
-
-    def collect_object(self, use: Use) -> None:
-        raise NotImplementedError
 
 
 class PenstockLink(Link):
     """A default Broadcast to the readers and one back from each; messages are copied out."""
 
     name = "penstock"
+    capacity: ClassVar[int] = 4 << 20  # the default
 
     def open_driver(self) -> None:
         place = self.place
-        self._forward = penstock.Broadcast.create(place.name, readers=place.readers)
+        self._forward = self._create(place.name, place.readers)
         self._answers = [
             penstock.Broadcast.attach(f"{place.name}.answer{rank}", 0, timeout=_PATIENCE)
             for rank in range(place.readers)
@@ -102,9 +42,12 @@ class PenstockLink(Link):
         self._forward.wait_ready(timeout=_PATIENCE)
         self._own = [self._forward, *self._answers]
 
+    def _create(self, name: str, readers: int) -> penstock.BroadcastWriter:
+        return penstock.Broadcast.create(name, readers=readers, capacity=self.capacity)
+
     def open_reader(self, rank: int) -> None:
         name = self.place.name
-        self._answer = penstock.Broadcast.create(f"{name}.answer{rank}", readers=1)
+        self._answer = self._create(f"{name}.answer{rank}", 1)
         self._messages = penstock.Broadcast.attach(name, rank, timeout=_PATIENCE)
         self._own = [self._answer, self._messages]
 
@@ -445,13 +388,16 @@ LINKS: tuple[type[Link], ...] = (
     SocketLink,
     ZmqLink,
     IceoryxLink,
+    KickmsgLink,
+    KickmsgPollingLink,
+    TachyonLink,
 )
 
 
-def build_links(place: Place) -> list[Link]:
-    """Every contender that is installed and suits the place. Each has its own names."""
+def build_links(place: Place, limits: tuple[type[Link], ...] = ()) -> list[Link]:
+    """Every contender that is installed and suits the place, and these. Each has its own names."""
     return [
         link(Place(f"{place.name}-{index}", place.size, place.readers))
-        for index, link in enumerate(LINKS)
+        for index, link in enumerate((*limits, *LINKS))
         if link.suits(place)
     ]

@@ -9,6 +9,7 @@
 #include "bench/cpp/common/payload.hpp"
 #include "bench/cpp/common/samples.hpp"
 #include "bench/cpp/links/bare.hpp"
+#include "bench/cpp/links/bare_ring.hpp"
 #include "bench/cpp/links/boost_queue.hpp"
 #include "bench/cpp/links/link.hpp"
 #include "bench/cpp/links/penstock.hpp"

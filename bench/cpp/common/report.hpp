@@ -35,17 +35,21 @@ public:
     // of a round trip.
     Record& latency(const Samples& samples, double divisor = 1) {
         const double scale = nanoseconds_per_tick() / divisor;
-        std::vector<double> turns = samples.turn_medians();
-        for (double& median : turns) {
-            median *= scale;
-        }
         const Samples::Summary all = samples.summary();
         return count("count", all.count)
             .number("p50_ns", all.p50 * scale)
             .number("p99_ns", all.p99 * scale)
             .number("p999_ns", all.p999 * scale)
+            .number("p9999_ns", all.p9999 * scale)
             .number("max_ns", all.max * scale)
-            .list("turn_p50_ns", turns);
+            .list("turn_p50_ns", scaled(samples.turn_medians(), scale));
+    }
+
+    // The bare ping-pong of the same turns, one way: where the processors were.
+    Record& moment(const Samples& round_trips) {
+        const double scale = nanoseconds_per_tick() / 2;
+        return number("moment_ns", round_trips.summary().p50 * scale)
+            .list("turn_moment_ns", scaled(round_trips.turn_medians(), scale));
     }
 
     void print() const {
@@ -57,6 +61,12 @@ private:
     Record& raw(std::string_view key, const std::string& value) {
         body_.append(body_.empty() ? "\"" : ",\"").append(key).append("\":").append(value);
         return *this;
+    }
+    static std::vector<double> scaled(std::vector<double> values, double factor) {
+        for (double& value : values) {
+            value *= factor;
+        }
+        return values;
     }
     static std::string format(double value) {
         char text[32];

@@ -27,13 +27,13 @@ public:
 
     struct Summary {
         std::size_t count = 0;
-        double p50 = 0, p99 = 0, p999 = 0, max = 0;  // ticks
+        double p50 = 0, p99 = 0, p999 = 0, p9999 = 0, max = 0;  // ticks
     };
     [[nodiscard]] Summary summary() const {
         std::vector<Ticks> sorted = all_;
         std::sort(sorted.begin(), sorted.end());
-        return {sorted.size(), median(sorted), quantile(sorted, 0.99), quantile(sorted, 0.999),
-                quantile(sorted, 1.0)};
+        return {sorted.size(),           median(sorted),           quantile(sorted, 0.99),
+                quantile(sorted, 0.999), quantile(sorted, 0.9999), quantile(sorted, 1.0)};
     }
     [[nodiscard]] const std::vector<double>& turn_medians() const noexcept { return turn_medians_; }
 
