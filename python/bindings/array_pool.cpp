@@ -7,6 +7,7 @@
 namespace penstock::py {
 
 void bind_array_pool(nb::module_& module) {
+    codec::array_pool();  // made now: a fork in mid-construction would leave it locked in the child
     module.def(
         "new_memory",
         [](std::size_t nbytes) {

@@ -94,13 +94,13 @@ std::byte* aligned(void* start) noexcept {
            (codec::kAlignment - address % codec::kAlignment) % codec::kAlignment;
 }
 
-nb::object new_long_memory(std::size_t bytes, std::byte*& data) {
+// Null: the pool has none, perhaps for want of mappings; malloc may have some.
+nb::object take_from_pool(std::size_t bytes, std::byte*& data) {
     Memory* const memory = allocate(bytes, 0);
     nb::object object = as_object(memory);
     const codec::ArrayPool::Block block = codec::array_pool().take(bytes);
     if (block.data == nullptr) {
-        PyErr_NoMemory();
-        nb::raise_python_error();
+        return {};
     }
     data = block.data;
     memory->data = data;
@@ -108,11 +108,22 @@ nb::object new_long_memory(std::size_t bytes, std::byte*& data) {
     return object;
 }
 
+// Only where glibc's malloc surely maps the bytes for themselves: a flag on a part of its heap
+// would stay there.
+void prefer_huge_pages_in_own_mapping(std::byte* data, std::size_t size) noexcept {
+    constexpr std::size_t kMaxMmapThreshold = std::size_t{32} << 20U;
+    if (size > kMaxMmapThreshold) {
+        os::prefer_huge_pages(data, size);
+    }
+}
+
 }  // namespace
 
 nb::object new_memory(std::size_t bytes, std::byte*& data) {
     if (bytes >= codec::ArrayPool::kLeast) {
-        return new_long_memory(bytes, data);
+        if (nb::object taken = take_from_pool(bytes, data)) {
+            return taken;
+        }
     }
     Memory* const memory = allocate(bytes, bytes + codec::kAlignment);
     data = aligned(memory + 1);
@@ -123,7 +134,7 @@ nb::object new_memory(std::size_t bytes, std::byte*& data) {
 nb::object new_bytes(std::size_t size, std::byte*& data) {
     nb::object made = checked(PyBytes_FromStringAndSize(nullptr, static_cast<Py_ssize_t>(size)));
     data = reinterpret_cast<std::byte*>(PyBytes_AS_STRING(made.ptr()));
-    os::prefer_huge_pages(data, size);
+    prefer_huge_pages_in_own_mapping(data, size);
     return made;
 }
 
@@ -131,7 +142,7 @@ nb::object new_byte_array(std::size_t size, std::byte*& data) {
     nb::object made =
         checked(PyByteArray_FromStringAndSize(nullptr, static_cast<Py_ssize_t>(size)));
     data = reinterpret_cast<std::byte*>(PyByteArray_AS_STRING(made.ptr()));
-    os::prefer_huge_pages(data, size);
+    prefer_huge_pages_in_own_mapping(data, size);
     return made;
 }
 

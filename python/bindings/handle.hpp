@@ -10,6 +10,7 @@
 #include <string>
 #include <utility>
 
+#include "codec/array_pool.hpp"
 #include "errors.hpp"
 #include "fair_mutex.hpp"
 #include "os/fork.hpp"
@@ -90,6 +91,9 @@ public:
         } else if (deadline.is_try() || ready()) {
             Status outcome = call(Wait(Deadline::now()));
             if (outcome.code() != ErrorCode::Timeout || deadline.is_try()) {
+                if (outcome.code() == ErrorCode::Timeout) {
+                    codec::array_pool().trim();  // as at the start of a wait
+                }
                 check(outcome);
                 return;
             }

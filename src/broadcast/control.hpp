@@ -50,6 +50,9 @@ public:
     [[nodiscard]] layout::WriterLine& writer() const noexcept { return block().writer; }
     [[nodiscard]] layout::WriterCounts& counts() const noexcept { return block().counts; }
     [[nodiscard]] layout::WriterState& state() const noexcept { return block().state; }
+    [[nodiscard]] std::atomic<std::uint64_t>& origin() const noexcept {
+        return block().ring.origin;
+    }
     [[nodiscard]] layout::SignalWord& data_word() const noexcept { return block().data; }
     [[nodiscard]] layout::SignalWord& space_word() const noexcept { return block().space; }
     [[nodiscard]] layout::ReaderLine& reader(unsigned rank) const noexcept {

@@ -1,7 +1,7 @@
 // The control block of a Broadcast and the records in its ring. The only definition of those bytes.
 //
-// control: WriterLine | WriterCounts | WriterState | SignalWord data | SignalWord space |
-// ReaderLine[readers] | holder bits. payload: ring[capacity] | blocks.
+// control: WriterLine | WriterCounts | WriterState | RingLine | SignalWord data | SignalWord space
+// | ReaderLine[readers] | holder bits. payload: ring[capacity] | blocks.
 #pragma once
 
 #include <atomic>
@@ -68,12 +68,17 @@ struct alignas(kApart) WriterState {
     std::atomic<std::uint64_t> waits;           // relaxed, for people
     std::atomic<std::uint64_t> sleeps;          // relaxed, for people
     std::atomic<std::uint64_t> held_bytes;      // in blocks that are not free; relaxed, for people
-    // Where the ring begins: position p lies at (p + origin) mod capacity. A multiple of 8. The
-    // writer changes it while no gating reader is behind its position, relaxed, before it releases
-    // the next position; readers load it after they have acquired that position.
-    std::atomic<std::uint64_t> origin;
 };
 static_assert(sizeof(WriterState) == kApart);
+
+// Where the ring begins. On a line of its own, which is seldom stored: readers load it after each
+// look that found something.
+struct alignas(kApart) RingLine {
+    // Position p lies at (p + origin) mod capacity. A multiple of 8. The writer changes it while no
+    // gating reader is behind its position, relaxed, before it releases the next position.
+    std::atomic<std::uint64_t> origin;
+};
+static_assert(sizeof(RingLine) == kApart);
 
 // One rank. Written by its reader, and by a janitor that holds the dead reader's lock.
 struct alignas(kApart) ReaderLine {
@@ -95,10 +100,11 @@ struct BroadcastControl {
     WriterLine writer;
     WriterCounts counts;
     WriterState state;
+    RingLine ring;
     SignalWord data;   // readers sleep on it
     SignalWord space;  // the writer sleeps on it
 };
-static_assert(sizeof(BroadcastControl) == 5 * kApart);
+static_assert(sizeof(BroadcastControl) == 6 * kApart);
 
 // The 8 bytes before every payload in the ring, from the lowest bit: length 40, kind 2, skip 3
 // (8-byte steps between header and payload), format 3, unused 1, tag 15 (low bits of the message

@@ -154,7 +154,7 @@ inline bool ReaderCore::look_for_more() noexcept {
     if (known_ == position_) return false;
     // Stays as it is until this reader has published that it received all of it.
     // pairs with: the store in WriterCore::rewind_if_idle(), by the acquire above
-    origin_ = load_relaxed(view_.state().origin);
+    origin_ = load_relaxed(view_.origin());
     return true;
 }
 

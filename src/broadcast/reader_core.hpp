@@ -124,7 +124,7 @@ private:
     // The cursor: touched by the receiving thread only.
     std::uint64_t position_ = 0;
     std::uint64_t known_ = 0;   // the writer's position at the last look
-    std::uint64_t origin_ = 0;  // as in WriterState, for the records up to known_
+    std::uint64_t origin_ = 0;  // as in RingLine, for the records up to known_
     std::uint64_t messages_ = 0;
     std::int64_t streaming_pause_ = 0;  // ns
     static constexpr unsigned kFirstProbe = 64;

@@ -23,6 +23,7 @@ constexpr std::int64_t kStreamingPace = 60;  // ns a message; less than any roun
 constexpr std::int64_t kIdleBeforeTrim = 2'000'000'000;  // ns since the last large message
 // The part of the ring that a conversation uses over and over. Figures: docs/performance.md.
 constexpr std::uint64_t kWarmBytes = std::uint64_t{32} << 10U;
+constexpr unsigned kReadersAtOnce = 8;  // a look at more of them is made as much more rarely
 
 void store_word(std::byte* at, std::uint64_t word) noexcept {
     store_relaxed(std::atomic_ref<std::uint64_t>(*reinterpret_cast<std::uint64_t*>(at)), word);
@@ -126,11 +127,11 @@ void WriterCore::rewind_if_idle(std::uint64_t slowest) noexcept {
         stretch = std::min(stretch * 2, mask + 1);
         return;
     }
-    stretch = kWarmBytes;
+    stretch = kWarmBytes * std::max(1U, view.shape().readers / kReadersAtOnce);
     origin = (0 - position) & mask;
     // Released with the next position; until then no reader has a use for it.
     // pairs with: the acquire in ReaderCore::look_for_more()
-    store_relaxed(view.state().origin, origin);
+    store_relaxed(view.origin(), origin);
     PENSTOCK_CRASH_POINT("broadcast.rewind.stored");
 }
 

@@ -119,7 +119,7 @@ struct WriterCore final : Attachment {
 
     std::uint64_t position = 0;  // published
     std::uint64_t limit = 0;     // the furthest end that a record may have
-    std::uint64_t origin = 0;    // as in WriterState
+    std::uint64_t origin = 0;    // as in RingLine
     // The furthest end of a record before the next look at the readers; at most `limit`.
     std::uint64_t unlooked = 0;
     std::uint64_t stretch = 0;  // bytes between two looks

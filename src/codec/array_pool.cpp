@@ -44,7 +44,7 @@ ArrayPool::ArrayPool(std::uint64_t limit, std::int64_t idle_ns) : idle_ns_(idle_
 }
 
 ArrayPool::~ArrayPool() {
-    return_to_system(Which::All);
+    return_all();
 }
 
 ArrayPool::Block ArrayPool::take(std::size_t bytes) noexcept {
@@ -72,7 +72,7 @@ ArrayPool::Block ArrayPool::take_kept(std::size_t bytes) noexcept {
 ArrayPool::Block ArrayPool::map(std::size_t bytes) noexcept {
     Block fresh{os::map_private(bytes), bytes};
     if (fresh.data == nullptr) {
-        return_to_system(Which::All);
+        return_all();
         fresh.data = os::map_private(bytes);
     }
     if (fresh.data == nullptr) return {};
@@ -87,7 +87,9 @@ void ArrayPool::give_back(Block block) noexcept {
     {
         const std::lock_guard lock(mutex_);
         stats_.in_use_bytes -= block.bytes;
-        if (kept_.size() < kept_.capacity()) {
+        // One that can't stay would drive all others out first.
+        const bool may_stay = block.bytes <= std::min(stats_.limit_bytes, peak_);
+        if (may_stay && kept_.size() < kept_.capacity()) {
             kept_.push_back({block, os::coarse_ns()});
             detail::add_as_sole_writer(kept_bytes_, block.bytes);
             block = {};
@@ -99,8 +101,16 @@ void ArrayPool::give_back(Block block) noexcept {
     trim();
 }
 
+// Unmapping takes time, and a message may be due: what is only idle goes in parts.
 void ArrayPool::trim() noexcept {
-    if (detail::load_relaxed(kept_bytes_) > 0) return_to_system(Which::Surplus);
+    if (detail::load_relaxed(kept_bytes_) == 0) return;
+    constexpr std::size_t kMostIdleAtOnce = std::size_t{16} << 20U;
+    for (std::size_t unmapped = 0;;) {
+        const Block block = pop_oldest(unmapped < kMostIdleAtOnce ? Which::Surplus : Which::Excess);
+        if (block.data == nullptr) return;
+        os::unmap_private(block.data, block.bytes);
+        unmapped += block.bytes;
+    }
 }
 
 MemoryStats ArrayPool::stats() const noexcept {
@@ -120,12 +130,13 @@ void ArrayPool::after_fork_in_parent() noexcept {
 
 void ArrayPool::after_fork_in_child() noexcept {
     mutex_.unlock();
-    return_to_system(Which::All);
+    return_all();
 }
 
-bool ArrayPool::is_surplus(const Kept& kept, std::int64_t now) const noexcept {
-    return detail::load_relaxed(kept_bytes_) > std::min(stats_.limit_bytes, peak_) ||
-           now - kept.since >= idle_ns_;
+bool ArrayPool::is_to_go(const Kept& kept, Which which) const noexcept {
+    if (which == Which::All) return true;
+    if (detail::load_relaxed(kept_bytes_) > std::min(stats_.limit_bytes, peak_)) return true;
+    return which == Which::Surplus && os::coarse_ns() - kept.since >= idle_ns_;
 }
 
 ArrayPool::Block ArrayPool::remove(std::size_t at) noexcept {
@@ -142,15 +153,15 @@ void ArrayPool::lend(const Block& block) noexcept {
 
 ArrayPool::Block ArrayPool::pop_oldest(Which which) noexcept {
     const std::lock_guard lock(mutex_);
-    if (kept_.empty()) return {};
-    if (which == Which::Surplus && !is_surplus(kept_.front(), os::coarse_ns())) return {};
+    if (kept_.empty() || !is_to_go(kept_.front(), which)) return {};
     const Block oldest = remove(0);
     stats_.returned_bytes += oldest.bytes;
     return oldest;
 }
 
-void ArrayPool::return_to_system(Which which) noexcept {
-    for (Block block = pop_oldest(which); block.data != nullptr; block = pop_oldest(which)) {
+void ArrayPool::return_all() noexcept {
+    for (Block block = pop_oldest(Which::All); block.data != nullptr;
+         block = pop_oldest(Which::All)) {
         os::unmap_private(block.data, block.bytes);
     }
 }

@@ -53,8 +53,8 @@ public:
     [[nodiscard]] Block take(std::size_t bytes) noexcept;
     // Returns what take() gave, after the last access to it.
     void give_back(Block block) noexcept;
-    // Gives back to the system what was kept for too long, or is too much. Costs a load if nothing
-    // is kept.
+    // Gives back to the system what is too much, and some of what was kept for too long. Costs a
+    // load if nothing is kept.
     void trim() noexcept;
 
     [[nodiscard]] MemoryStats stats() const noexcept;
@@ -69,17 +69,19 @@ private:
         Block block;
         std::int64_t since = 0;
     };
-    enum class Which : std::uint8_t { Surplus, All };
+    // Which kept blocks are to go: those beyond the bound, also those that were kept for too long,
+    // or all.
+    enum class Which : std::uint8_t { Excess, Surplus, All };
 
     [[nodiscard]] Block take_kept(std::size_t bytes) noexcept;
     [[nodiscard]] Block map(std::size_t bytes) noexcept;
     // These need the mutex.
-    [[nodiscard]] bool is_surplus(const Kept& kept, std::int64_t now) const noexcept;
+    [[nodiscard]] bool is_to_go(const Kept& kept, Which which) const noexcept;
     Block remove(std::size_t at) noexcept;
     void lend(const Block& block) noexcept;
-    // Removes the oldest kept block, to be unmapped; null data: there is none.
+    // Removes the oldest kept block, to be unmapped; null data: it may stay, or there is none.
     [[nodiscard]] Block pop_oldest(Which which) noexcept;
-    void return_to_system(Which which) noexcept;
+    void return_all() noexcept;
 
     const std::int64_t idle_ns_;
     mutable std::mutex mutex_;

@@ -15,7 +15,8 @@ std::byte* map_private(std::size_t bytes) noexcept {
 }
 
 void unmap_private(std::byte* data, std::size_t bytes) noexcept {
-    ::munmap(data, bytes);
+    // Refused if it would part a mapping and there are too many: then at least the memory goes.
+    if (::munmap(data, bytes) != 0) ::madvise(data, bytes, MADV_DONTNEED);
 }
 
 void prefer_huge_pages(std::byte* data, std::size_t bytes) noexcept {

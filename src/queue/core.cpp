@@ -235,11 +235,10 @@ Status QueueCore::put(const Message& message, const Wait& wait, bool notifies) n
     if (!is_settled()) [[unlikely]] {
         // Reading the slot that becomes free next would take its line away from the consumer at
         // work on it. So a spinning producer reads a slot further on: when that is free, several
-        // are. Only while spinning, and not for long: the look before a sleep must be exact, and
-        // less room than that may stay less.
+        // are. Only while spinning: the look before a sleep must be exact.
         const std::uint64_t further = view.shape().slots / 16;
-        const std::int64_t patience = std::min(put_spin.nanoseconds(), SpinBudget::kMaxBalanced);
-        const std::int64_t spin_ends = wait.deadline.is_try() ? 0 : os::monotonic_ns() + patience;
+        const std::int64_t spin_ends =
+            wait.deadline.is_try() ? 0 : os::monotonic_ns() + put_spin.nanoseconds();
         const WaitEnd end = wait_for(space, put_spin, wait, [&] {
             if (!ring.has_room(tail + further) && os::monotonic_ns() < spin_ends) return false;
             if (is_ended()) failure = why_unable_to_put(0);  // the end wakes waiters for room

@@ -113,11 +113,13 @@ Result<std::size_t> Queue::put_many(std::span<const std::span<const std::byte>> 
     if (core_->segment->is_foreign()) return core_->why_unable_to_put(0);
     std::size_t accepted = 0;
     for (const auto message : messages) {
+        // A long one is worth a notice of its own: copying the next takes as long as a wake-up.
+        const bool notifies = message.size() > core_->view.shape().cell_bytes;
         // First without a wait: consumers could already be taking what was put.
-        Status put = core_->put_bytes({message, 0, format}, Deadline::now(), false);
+        Status put = core_->put_bytes({message, 0, format}, Deadline::now(), notifies);
         if (put.code() == ErrorCode::Timeout) {
             core_->data.notify();
-            put = core_->put_bytes({message, 0, format}, wait, false);
+            put = core_->put_bytes({message, 0, format}, wait, notifies);
         }
         if (!put) {
             if (accepted == 0) return put;

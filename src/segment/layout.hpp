@@ -56,6 +56,7 @@ static_assert(offsetof(SegmentHeader, instance) == 32);
 static_assert(offsetof(SegmentHeader, file_size) == 48);
 static_assert(offsetof(SegmentHeader, geometry) == 104);
 static_assert(offsetof(SegmentHeader, name) == 176);
+static_assert(offsetof(SegmentHeader, waiting) == 432);
 static_assert(offsetof(SegmentHeader, checksum) == 440);
 static_assert(sizeof(SegmentHeader) == 448 && sizeof(SegmentHeader) <= kPage);
 
@@ -67,6 +68,7 @@ struct WaitCounts {
     std::atomic<std::uint64_t> slept;      // waits that slept in the kernel
     std::uint64_t reserved[5];
 };
+static_assert(offsetof(WaitCounts, spins_won) == 8 && offsetof(WaitCounts, slept) == 16);
 static_assert(sizeof(WaitCounts) == 64);
 
 // One participant. It is alive while the kernel holds its write lock on the slot's first byte. All
@@ -95,10 +97,11 @@ struct ParticipantSlot {
     std::uint64_t reserved;
     // Lines of their own: one thread may receive while another sends, and every receiver reads
     // `found_dead` after every message.
-    WaitCounts receiving;  // waits for messages, objects or credit
-    WaitCounts sending;    // waits for room
+    WaitCounts receiving;  // waits for messages and objects
+    WaitCounts sending;    // waits for room and credit
 };
 static_assert(offsetof(ParticipantSlot, receiving) == 128);
+static_assert(offsetof(ParticipantSlot, sending) == 192);
 static_assert(sizeof(ParticipantSlot) == 256);
 
 // The word that waiters sleep on. Bit 0: a waiter has announced itself; bits 1..31: count of

@@ -142,6 +142,7 @@ void StoreCore::take_over(unsigned participant) noexcept {
     }
     PENSTOCK_CRASH_POINT("store.janitor.entries");
     heap.restore_hints();
+    committed.notify();  // finish() may have completed the dead one's commit
 }
 
 // ---- staging

@@ -64,7 +64,7 @@ TrajectoryStats Accounts::stats() const {
 WriterState::WriterState(Queue attached, const EnvironmentOptions& options)
     : Accounts(std::move(attached)), environment(options), hash(environment_hash(options.name)) {
     // A writer receives nothing but credit.
-    spin.learn(core->segment->receiving_budget(core->self, WaitMeter::Waiters::Several));
+    spin.learn(core->segment->sending_budget(core->self));
 }
 
 void WriterState::hand_over(std::uint64_t load) noexcept {

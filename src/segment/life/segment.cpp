@@ -567,7 +567,9 @@ SpinBudget Segment::receiving_budget(unsigned slot, WaitMeter::Waiters waiters) 
 }
 
 SpinBudget Segment::sending_budget(unsigned slot) noexcept {
-    return SpinBudget(waiting_of(header_), {participants_.sending(slot), WaitMeter::Waiters::One});
+    const WaitPolicy policy = waiting_of(header_);
+    return SpinBudget(policy == WaitPolicy::Latency ? WaitPolicy::Balanced : policy,
+                      {participants_.sending(slot), WaitMeter::Waiters::Several});
 }
 
 std::byte* Segment::control() const noexcept {

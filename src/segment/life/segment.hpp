@@ -125,6 +125,8 @@ public:
     // Fresh budgets for waits of the participant in that slot, which are counted there.
     [[nodiscard]] SpinBudget receiving_budget(
         unsigned slot, WaitMeter::Waiters waiters = WaitMeter::Waiters::One) noexcept;
+    // For room and credit. Each look reads the lines of many others, and asking for credit holds up
+    // other writers: these waits spin no longer for latency.
     [[nodiscard]] SpinBudget sending_budget(unsigned slot) noexcept;
     [[nodiscard]] std::byte* control() const noexcept;
     [[nodiscard]] std::byte* payload() const noexcept { return payload_.data(); }

@@ -17,6 +17,7 @@ public:
         : SegmentCorruptor(name), view_(detail::broadcast_shape_of(header()), control()) {}
 
     [[nodiscard]] layout::WriterState& state() const { return view_.state(); }
+    [[nodiscard]] std::atomic<std::uint64_t>& origin() const { return view_.origin(); }
     [[nodiscard]] layout::WriterLine& writer() const { return view_.writer(); }
     [[nodiscard]] detail::BlockHolders holders() const { return detail::BlockHolders(view_); }
     [[nodiscard]] layout::RecordHeader record() const {

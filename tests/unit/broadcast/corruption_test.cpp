@@ -113,10 +113,10 @@ INSTANTIATE_TEST_SUITE_P(
                  [](const BroadcastCorruptor& corruptor) { corruptor.writer().position = ~0ULL; },
                  "impossible positions"},
         Scribble{"AnOriginBetweenWords",
-                 [](const BroadcastCorruptor& corruptor) { corruptor.state().origin = 4; },
+                 [](const BroadcastCorruptor& corruptor) { corruptor.origin() = 4; },
                  "impossible positions"},
         Scribble{"AnOriginElsewhere",
-                 [](const BroadcastCorruptor& corruptor) { corruptor.state().origin = 2048; },
+                 [](const BroadcastCorruptor& corruptor) { corruptor.origin() = 2048; },
                  "no record"}),
     [](const auto& chosen) { return std::string(chosen.param.label); });
 

@@ -104,6 +104,16 @@ TEST(ArrayPoolTest, KeepsNoMoreThanItsLimit) {
     EXPECT_LE(pool.stats().kept_bytes, kLimit);
 }
 
+TEST(ArrayPoolTest, ABlockThatCannotStayDrivesNoneOut) {
+    ArrayPool pool(kLimit, kLong);
+    const Block small = pool.take(kMiB);
+    const Block large = pool.take(kLimit + 1);
+    pool.give_back(small);
+    pool.give_back(large);
+    EXPECT_EQ(pool.stats().kept_bytes, kMiB);
+    EXPECT_EQ(pool.stats().returned_bytes, large.bytes);
+}
+
 TEST(ArrayPoolTest, KeepsNoMoreThanWasEverInUse) {
     ArrayPool pool(kLimit, kLong);
     for (std::size_t size = 1; size <= 7; size += 2) {
