@@ -19,8 +19,9 @@ enum class WaitPolicy : std::uint8_t {
     // Spins for 2.5 wake-ups at most (250 us where they are slow), while that pays off.
     Balanced = 0,
     // Spins for 5 ms at most: messages that come more often than that find a waiter that is awake,
-    // and each waiter takes up to a whole processor meanwhile. After seven such spins without a
-    // message they become shorter, until a message comes that a spin would have caught.
+    // and each receiver takes up to a whole processor meanwhile. After seven such spins without a
+    // message they become shorter, until a message comes that a spin would have caught. Waits for
+    // room and for credit are as with Balanced.
     Latency = 1,
     // Never spins: every wait sleeps at once.
     Frugal = 2,
