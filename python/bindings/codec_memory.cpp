@@ -125,6 +125,10 @@ nb::object new_memory(std::size_t bytes, std::byte*& data) {
             return taken;
         }
     }
+    if (bytes > PTRDIFF_MAX - codec::kAlignment) {
+        PyErr_NoMemory();
+        nb::raise_python_error();
+    }
     Memory* const memory = allocate(bytes, bytes + codec::kAlignment);
     data = aligned(memory + 1);
     memory->data = data;
