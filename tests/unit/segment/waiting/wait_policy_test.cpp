@@ -20,6 +20,7 @@ namespace {
 using namespace std::chrono_literals;
 using test::fails;
 using test::refuses;
+using test::succeeds;
 
 TEST(WaitPolicyNames, LeadBackToThePolicy) {
     for (const auto policy : {WaitPolicy::Balanced, WaitPolicy::Latency, WaitPolicy::Frugal}) {
@@ -107,10 +108,14 @@ TEST_P(WaitPolicyTest, OfTrajectories) {
     options.waiting = GetParam();
     EnvironmentOptions environment;
     environment.name = "math";
-    TrajectoryWriter writer = TrajectoryWriter::create(name_, options, environment);
-    EXPECT_TRUE(fails(writer.begin(20ms), ErrorCode::Timeout)) << "no trainer, no credit";
+    options.max_staleness = 0;
+    TrajectoryReader reader = TrajectoryReader::create(name_, options, 4);
+    environment.group_size = 4;
+    TrajectoryWriter writer = TrajectoryWriter::attach(name_, environment);
+    const Result<Rollout> first = writer.begin(Deadline::now());  // all the credit there is
+    ASSERT_TRUE(succeeds(first));
+    EXPECT_TRUE(fails(writer.begin(20ms), ErrorCode::Timeout));
     expect_costs(writer.stats().queue, 1);
-    TrajectoryReader reader = TrajectoryReader::attach(name_, 1);
     EXPECT_TRUE(fails(reader.next_batch({}, 20ms), ErrorCode::Timeout));
     const SegmentStats stats = inspect_trajectories(name_).trajectories.queue;
     EXPECT_EQ(stats.waiting, GetParam());
