@@ -42,11 +42,7 @@ if(PENSTOCK_CRASH_POINTS)
     target_compile_definitions(penstock PUBLIC PENSTOCK_CRASH_POINTS=1)
 endif()
 penstock_warnings(penstock)
-# Not with GCC where warnings are errors: it loses track of system headers, and warns of the standard
-# library inlined into this code.
-if(NOT CMAKE_CXX_COMPILER_ID STREQUAL "GNU" OR NOT PENSTOCK_WERROR)
-    penstock_precompile(penstock ${PENSTOCK_COMMON_HEADERS})
-endif()
+penstock_precompile_optimized(penstock ${PENSTOCK_COMMON_HEADERS})
 
 # For targets that use internal headers: tests, benchmarks, fuzzers.
 function(penstock_internal target)

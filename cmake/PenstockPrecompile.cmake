@@ -15,6 +15,14 @@ function(penstock_precompile target)
     endif()
 endfunction()
 
+# The same for a target that is optimized. Not with GCC where warnings are errors: it loses track of
+# system headers, and warns of the standard library inlined into this code.
+function(penstock_precompile_optimized target)
+    if(NOT CMAKE_CXX_COMPILER_ID STREQUAL "GNU" OR NOT PENSTOCK_WERROR)
+        penstock_precompile(${target} ${ARGN})
+    endif()
+endfunction()
+
 # penstock_reuse_precompiled(TARGET OTHER): the precompiled header of another target with the same
 # flags.
 function(penstock_reuse_precompiled target other)

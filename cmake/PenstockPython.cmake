@@ -20,7 +20,7 @@ if(penstock_binding_sources)
         "${PROJECT_SOURCE_DIR}/src" "${PROJECT_SOURCE_DIR}/python")
     target_link_libraries(_core PRIVATE penstock::penstock Python::NumPy)
     penstock_warnings(_core)
-    penstock_precompile(_core
+    penstock_precompile_optimized(_core
         <nanobind/nanobind.h> <nanobind/ndarray.h> <nanobind/stl/optional.h> <nanobind/stl/string.h>
         <nanobind/stl/vector.h> ${PENSTOCK_COMMON_HEADERS})
 

@@ -198,7 +198,7 @@ install_package() {
     say "building and installing the Python package"
     use_compiler
     "$VENV/bin/pip" install -qq --no-build-isolation --no-deps "$ROOT" \
-        -C build-dir=build/python -C cmake.define.PENSTOCK_WERROR=ON -C cmake.define.PENSTOCK_PRECOMPILE=ON
+        -C build-dir=build/python -C cmake.define.PENSTOCK_WERROR=ON
     printf '%s\n' "$fingerprint" >"$STAMPS/package"
 }
 
