@@ -18,26 +18,36 @@ from penstock.metrics import exposition
 from penstock.trajectories import TrajectoryReader, TrajectoryWriter
 
 POLICIES = get_args(Waiting)
+#: Seconds: a wait that is descheduled while it spins must still have time to sleep.
+LONG_ENOUGH = 0.3
 CREATED: dict[str, Callable[..., AbstractContextManager[Any]]] = {
     "broadcast": lambda name, **more: penstock.Broadcast.create(name, readers=1, **more),
     "queue": lambda name, **more: penstock.Queue.create(name, capacity="1MiB", **more),
     "store": lambda name, **more: penstock.Store.create(name, capacity="1MiB", **more),
     "trainer": lambda name, **more: TrajectoryReader.create(name, capacity="1MiB", **more),
-    "environment": lambda name, **more: TrajectoryWriter.create(name, capacity="1MiB", **more),
+    "environment": lambda name, **more: TrajectoryWriter.create(
+        name, capacity="1MiB", max_staleness=0, group_size=4, **more
+    ),
 }
 
 
 def receive(writer: penstock.BroadcastWriter) -> None:
     with penstock.Broadcast.attach(writer.name, rank=0) as reader:
-        reader.recv(timeout=0.02)
+        reader.recv(timeout=LONG_ENOUGH)
+
+
+def begin_beyond_the_credit(writer: TrajectoryWriter) -> None:
+    with TrajectoryReader.attach(writer.name, sequences=4):
+        rollouts = [writer.begin(timeout=0)]
+        rollouts.append(writer.begin(timeout=LONG_ENOUGH))
 
 
 WAITED: dict[str, Callable[[Any], object]] = {
     "broadcast": receive,
-    "queue": lambda queue: queue.get(timeout=0.02),
-    "store": lambda store: store.wait("key", timeout=0.02),
-    "trainer": lambda reader: reader.next_batch(timeout=0.02),
-    "environment": lambda writer: writer.begin(timeout=0.02),
+    "queue": lambda queue: queue.get(timeout=LONG_ENOUGH),
+    "store": lambda store: store.wait("key", timeout=LONG_ENOUGH),
+    "trainer": lambda reader: reader.next_batch(timeout=LONG_ENOUGH),
+    "environment": begin_beyond_the_credit,
 }
 
 
@@ -80,7 +90,7 @@ def test_an_unknown_policy_is_refused_with_the_known_ones(name: str, concept: st
 def test_info_and_metrics_show_it(name: str, capsys: Any) -> None:
     with penstock.Queue.create(name, capacity="1MiB", waiting="latency") as queue:
         with pytest.raises(penstock.Timeout):
-            queue.get(timeout=0.02)
+            queue.get(timeout=LONG_ENOUGH)
         assert main(["info", name, "--json", "--interval", "0"]) == 0
         told = json.loads(capsys.readouterr().out)["stats"]
         assert (told["waiting"], told["waits_slept"]) == ("latency", 1)
@@ -96,7 +106,7 @@ def test_a_readers_statistics_are_its_own(name: str) -> None:
     with penstock.Broadcast.create(name, readers=1, waiting="frugal") as writer:
         with penstock.Broadcast.attach(name, rank=0) as reader:
             with pytest.raises(penstock.Timeout):
-                reader.recv(timeout=0.02)
+                reader.recv(timeout=LONG_ENOUGH)
             assert reader.stats().waits_slept == 1
         with penstock.Broadcast.attach(name, rank=0) as successor:
             assert successor.stats().waits_slept == 0

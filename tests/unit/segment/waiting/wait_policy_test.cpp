@@ -22,6 +22,9 @@ using test::fails;
 using test::refuses;
 using test::succeeds;
 
+// A wait that is descheduled while it spins must still have time to sleep.
+constexpr auto kLongEnough = 300ms;
+
 TEST(WaitPolicyNames, LeadBackToThePolicy) {
     for (const auto policy : {WaitPolicy::Balanced, WaitPolicy::Latency, WaitPolicy::Frugal}) {
         EXPECT_EQ(parse_wait_policy(std::string(to_string(policy))), policy);
@@ -61,14 +64,14 @@ TEST_P(WaitPolicyTest, OfABroadcast) {
     {
         BroadcastReader reader = BroadcastReader::attach(name_, 0);
         expect_costs(reader.stats(), 0);
-        EXPECT_TRUE(fails(reader.recv(20ms), ErrorCode::Timeout));
+        EXPECT_TRUE(fails(reader.recv(kLongEnough), ErrorCode::Timeout));
         expect_costs(reader.stats(), 1);
         expect_costs(writer.stats(), 0);
     }
     BroadcastReader reader = BroadcastReader::attach(name_, 0);
     expect_costs(reader.stats(), 0);  // its own
     Status full;
-    while (full) full = writer.send(message_, 20ms);
+    while (full) full = writer.send(message_, kLongEnough);
     EXPECT_EQ(full.code(), ErrorCode::Timeout);
     expect_costs(writer.stats(), 1);
     expect_costs(inspect_broadcast(name_).stats, 2);
@@ -80,10 +83,10 @@ TEST_P(WaitPolicyTest, OfAQueue) {
     options.waiting = GetParam();
     Queue queue = Queue::create(name_, options);
     Queue other = Queue::attach(name_);
-    EXPECT_TRUE(fails(other.take(20ms), ErrorCode::Timeout));
+    EXPECT_TRUE(fails(other.take(kLongEnough), ErrorCode::Timeout));
     expect_costs(queue.stats(), 1);
     Status full;
-    while (full) full = other.put(message_, 20ms);
+    while (full) full = other.put(message_, kLongEnough);
     EXPECT_EQ(full.code(), ErrorCode::Timeout);
     expect_costs(other.stats(), 2);
     expect_costs(inspect_queue(name_).stats, 2);
@@ -96,8 +99,8 @@ TEST_P(WaitPolicyTest, OfAStore) {
     options.waiting = GetParam();
     Store store = Store::create(name_, options);
     Store other = Store::attach(name_);
-    EXPECT_TRUE(fails(store.wait("key", 20ms), ErrorCode::Timeout));
-    EXPECT_TRUE(fails(other.wait("key", 20ms), ErrorCode::Timeout));
+    EXPECT_TRUE(fails(store.wait("key", kLongEnough), ErrorCode::Timeout));
+    EXPECT_TRUE(fails(other.wait("key", kLongEnough), ErrorCode::Timeout));
     expect_costs(store.stats(), 2);
     expect_costs(inspect_store(name_).stats, 2);
 }
@@ -114,9 +117,9 @@ TEST_P(WaitPolicyTest, OfTrajectories) {
     TrajectoryWriter writer = TrajectoryWriter::attach(name_, environment);
     const Result<Rollout> first = writer.begin(Deadline::now());  // all the credit there is
     ASSERT_TRUE(succeeds(first));
-    EXPECT_TRUE(fails(writer.begin(20ms), ErrorCode::Timeout));
+    EXPECT_TRUE(fails(writer.begin(kLongEnough), ErrorCode::Timeout));
     expect_costs(writer.stats().queue, 1);
-    EXPECT_TRUE(fails(reader.next_batch({}, 20ms), ErrorCode::Timeout));
+    EXPECT_TRUE(fails(reader.next_batch({}, kLongEnough), ErrorCode::Timeout));
     const SegmentStats stats = inspect_trajectories(name_).trajectories.queue;
     EXPECT_EQ(stats.waiting, GetParam());
     EXPECT_GE(stats.waits_slept, 2U) << "in line, and for the batch";
