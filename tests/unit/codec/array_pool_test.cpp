@@ -157,7 +157,8 @@ TEST(ArrayPoolTest, ServesThreads) {
     for (int thread = 0; thread < kThreads; ++thread) {
         threads.emplace_back([&pool, &torn, thread] {
             for (int round = 0; round < kRounds; ++round) {
-                const Block block = pool.take(ArrayPool::kLeast * (1 + round % 3));
+                const Block block =
+                    pool.take(ArrayPool::kLeast * static_cast<std::size_t>(1 + round % 3));
                 fill(block, thread);
                 std::this_thread::yield();
                 if (!is_full_of(block, thread)) ++torn;
