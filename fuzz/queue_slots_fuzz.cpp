@@ -34,8 +34,8 @@ struct Ground {
         core.streaming_pause = 0;
         core.last_freed = 0;
         core.looked_at = 0;
-        core.put_spin = {};
-        core.take_spin = {};
+        core.put_spin = detail::SpinBudget();
+        core.take_spin = detail::SpinBudget();
     }
 
     std::string path;
