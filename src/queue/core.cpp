@@ -277,7 +277,7 @@ Result<BlockId> QueueCore::allocate(std::uint64_t size, const Wait& wait) noexce
     constexpr std::uint64_t kLong = std::uint64_t{256} << 10U;
     if (size >= kLong && !segment->check_place()) return segment->why_foreign();
     become_producer();
-    Result<BlockId> block = arena.allocate(size, self, first_granule(size));
+    Result<BlockId> block = arena.allocate(size, self, first_granule());
     const auto is_settled = [&] {
         if (is_ended()) {
             block = why_unable_to_put(0);
@@ -309,22 +309,12 @@ Result<BlockId> QueueCore::allocate(std::uint64_t size, const Wait& wait) noexce
     return block;
 }
 
-// Where to look for a block. Behind a long queue: after the last one, as the search from the
-// beginning would meet only used blocks. With little queued, the lowest memory is free again and
-// still in a cache. Small blocks use it in turn, up to twice what is queued: they are found at the
-// first look, and the words of used ones stay in the caches of their consumers.
-std::uint32_t QueueCore::first_granule(std::uint64_t size) const noexcept {
+// Where to look for a block. With little queued, the lowest memory is soon free again, and still in
+// a cache; behind a long queue the search from there would meet only used blocks.
+std::uint32_t QueueCore::first_granule() const noexcept {
     constexpr std::uint64_t kShallow = 64;  // tickets
-    constexpr std::uint64_t kSmall = std::uint64_t{64} << 10U;
-    constexpr std::uint64_t kLeastWarm = 4 * kSmall;
-    constexpr std::uint64_t kMostWarm = 16 * kSmall;
     const std::uint64_t head_ticket = load_relaxed(view.head().ticket);
-    const std::uint64_t queued = tail - std::min(tail, head_ticket);
-    if (queued >= kShallow) return next_granule;
-    if (size >= kSmall) return 0;
-    const std::uint64_t warm = std::clamp(2 * queued * size, kLeastWarm, kMostWarm);
-    const std::uint64_t begin = next_granule * view.shape().arena.granule_bytes;
-    return begin + size <= warm ? next_granule : 0;
+    return tail < head_ticket + kShallow ? 0 : next_granule;
 }
 
 void QueueCore::drop_block(std::uint64_t block) noexcept {

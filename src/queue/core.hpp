@@ -82,7 +82,7 @@ struct QueueCore final : Attachment {
     Status put_bytes(const Message& message, const Wait& wait, bool notifies) noexcept;
     bool try_put(const Message& message, Status& failure) noexcept;
     Result<BlockId> allocate(std::uint64_t size, const Wait& wait) noexcept;
-    [[nodiscard]] std::uint32_t first_granule(std::uint64_t size) const noexcept;
+    [[nodiscard]] std::uint32_t first_granule() const noexcept;
     void drop_block(std::uint64_t block) noexcept;
     Status wait_room(std::uint64_t size, const Wait& wait) noexcept;
     void become_producer() noexcept;
