@@ -11,6 +11,7 @@
 #include "os/crash_point.hpp"
 #include "os/fence.hpp"
 #include "os/fork.hpp"
+#include "os/processor.hpp"
 #include "os/spin.hpp"
 #include "segment/text.hpp"
 #include "segment/words/atomics.hpp"
@@ -60,6 +61,7 @@ ReaderCore::ReaderCore(std::unique_ptr<Segment>& segment, unsigned rank)
     data_ = Signal(view_.data_word(), segment_->has_asymmetric_fence());
     space_ = Signal(view_.space_word(), segment_->has_asymmetric_fence());
     spin_ = segment_->receiving_budget(slot_);
+    if (shape.readers + 1 > os::online_processors()) spin_.bound_for_crowd();
     mask_ = shape.capacity - 1;
     line_ = &view_.reader(rank);
 }

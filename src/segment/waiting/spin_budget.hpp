@@ -75,12 +75,20 @@ public:
 
     [[nodiscard]] std::int64_t longest() const noexcept {
         if (!may_spin_) return 0;
-        return is_for_latency() ? kMaxForLatency : std::max(kSpinToWake * wake_cost_ / 2, kMin);
+        if (is_for_latency()) return kMaxForLatency;
+        return std::min(std::max(kSpinToWake * wake_cost_ / 2, kMin), bound_);
+    }
+    // There are more participants than processors: a long spin takes one from a peer that has a
+    // message to receive.
+    void bound_for_crowd() noexcept {
+        bound_ = kMaxInCrowd;
+        budget_ = std::min(budget_, longest());
     }
 
 private:
     static constexpr std::int64_t kFirstWakeCost = 12'000;
     static constexpr std::int64_t kFirstLookCost = 40;
+    static constexpr std::int64_t kMaxInCrowd = 10'000;
     static constexpr std::int64_t kMin = 1'000;  // enough to notice that spinning pays again
     static constexpr unsigned kMaxDoubt = 7;
     static constexpr unsigned kShared = 4;           // waits in a row
@@ -100,6 +108,7 @@ private:
     bool may_spin_;  // false: one processor, or the policy forbids it
     std::int64_t wake_cost_ = kFirstWakeCost;
     std::int64_t look_cost_ = kFirstLookCost;
+    std::int64_t bound_ = kMaxBalanced;
     std::int64_t budget_;
     std::int64_t began_ = 0;
     unsigned doubt_ = 0;     // longest spins lost since the last win; a preemption counts as two

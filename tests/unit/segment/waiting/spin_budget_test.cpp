@@ -130,6 +130,20 @@ TEST(SpinBudgetTest, TheLongestSpinFollowsTheCostOfAWakeUp) {
     EXPECT_LE(budget.longest(), 250 * kMicrosecond) << "that was a queue for the processor";
 }
 
+TEST(SpinBudgetTest, AmongMoreParticipantsThanProcessorsSpinsStayShort) {
+    SpinBudget budget(2);
+    budget.bound_for_crowd();
+    for (int i = 0; i < 50; ++i) sleep_through(budget, kMillisecond, 40 * kMicrosecond);
+    for (int i = 0; i < 100; ++i) budget.won();
+    EXPECT_EQ(budget.nanoseconds(), 10 * kMicrosecond);
+    SpinBudget single(1);
+    single.bound_for_crowd();
+    EXPECT_EQ(single.nanoseconds(), 0);
+    SpinBudget latency(2, WaitPolicy::Latency);
+    latency.bound_for_crowd();
+    EXPECT_EQ(latency.nanoseconds(), SpinBudget::kMaxForLatency) << "asked for at creation";
+}
+
 TEST(SpinBudgetTest, RecoversWhenALongerSpinWouldHaveWon) {
     SpinBudget budget(2);
     lose_often(budget);
