@@ -449,7 +449,8 @@ Status WriterCore::send_large(std::span<const std::byte> message, const Wait& wa
     return commit(message.size(), format);
 }
 
-// That of a large loan only names its block.
+// What the ring has to hold for a loan of that size. The record of a large one only names its
+// block.
 WriterCore::Record WriterCore::record_of_loan(std::uint64_t size) const noexcept {
     if (size <= longest_inline) return {size, layout::kPayloadAlignment};
     return {sizeof(layout::BlockRecord), alignof(layout::BlockRecord)};
