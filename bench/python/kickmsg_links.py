@@ -7,11 +7,10 @@ time, and not in throughput.
 from __future__ import annotations
 
 import contextlib
-import pickle
 from datetime import timedelta
 from typing import Any
 
-from link import Link, Place, Use
+from link import Place, SymmetricLink, Use
 from processes import has_core_each
 
 with contextlib.suppress(ImportError):
@@ -21,7 +20,7 @@ _PATIENCE = timedelta(seconds=20)
 _LARGE = 64 << 10  # from here on without copies beside the one into the slot
 
 
-class KickmsgLink(Link):
+class KickmsgLink(SymmetricLink):
     """A channel to the readers and one back from each; readers sleep in the kernel."""
 
     name = "kickmsg"
@@ -82,17 +81,6 @@ class KickmsgLink(Link):
 
     def _take_view(self, receiver: Any) -> Any:
         return receiver.receive_view(_PATIENCE)
-
-    def send_object(self, value: object) -> None:
-        self.send(pickle.dumps(value, pickle.HIGHEST_PROTOCOL))
-
-    def receive_object(self, use: Use) -> None:
-        self.receive(lambda message: use(pickle.loads(message)))
-
-    answer = send
-    collect = receive
-    answer_object = send_object
-    collect_object = receive_object
 
 
 class KickmsgPollingLink(KickmsgLink):

@@ -11,7 +11,7 @@ import struct
 from typing import Any, ClassVar
 
 from kickmsg_links import KickmsgLink, KickmsgPollingLink
-from link import Link, Place, Use
+from link import Link, Place, SymmetricLink, Use
 from processes import has_core_each, scratch_folder
 from tachyon_link import TachyonLink
 
@@ -138,7 +138,7 @@ class QueueLink(Link):
     collect_object = collect
 
 
-class PipeLink(Link):
+class PipeLink(SymmetricLink):
     """multiprocessing.Pipe, one for each reader."""
 
     name = "multiprocessing.Pipe"
@@ -173,13 +173,8 @@ class PipeLink(Link):
         for end in self._ends:
             use(end.recv())
 
-    answer = send
-    collect = receive
-    answer_object = send_object
-    collect_object = receive_object
 
-
-class SocketLink(Link):
+class SocketLink(SymmetricLink):
     """A Unix stream socket for each reader, an eight-byte length before every message."""
 
     name = "unix socket"
@@ -220,19 +215,8 @@ class SocketLink(Link):
                 raise EOFError
             use(message)
 
-    def send_object(self, value: object) -> None:
-        self.send(pickle.dumps(value, pickle.HIGHEST_PROTOCOL))
 
-    def receive_object(self, use: Use) -> None:
-        self.receive(lambda message: use(pickle.loads(message)))
-
-    answer = send
-    collect = receive
-    answer_object = send_object
-    collect_object = receive_object
-
-
-class ZmqLink(Link):
+class ZmqLink(SymmetricLink):
     """ZeroMQ over ipc://, a PAIR socket for each reader: PUB would drop where the others wait."""
 
     name = "zeromq ipc"
@@ -288,13 +272,8 @@ class ZmqLink(Link):
         for end in self._sockets:
             use(end.recv_pyobj())
 
-    answer = send
-    collect = receive
-    answer_object = send_object
-    collect_object = receive_object
 
-
-class IceoryxLink(Link):
+class IceoryxLink(SymmetricLink):
     """iceoryx2 publish-subscribe, lossless; its receivers poll, so each needs a core."""
 
     name = "iceoryx2, polling"
@@ -370,14 +349,6 @@ class IceoryxLink(Link):
     def send_object(self, value: object) -> None:
         data = pickle.dumps(value, pickle.HIGHEST_PROTOCOL)
         self._send(data, len(data))
-
-    def receive_object(self, use: Use) -> None:
-        self.receive(lambda message: use(pickle.loads(message)))
-
-    answer = send
-    collect = receive
-    answer_object = send_object
-    collect_object = receive_object
 
 
 LINKS: tuple[type[Link], ...] = (

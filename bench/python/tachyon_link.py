@@ -4,12 +4,11 @@ from __future__ import annotations
 
 import contextlib
 import os
-import pickle
 import time
 from pathlib import Path
 from typing import Any
 
-from link import Link, Place, Use
+from link import Place, SymmetricLink, Use
 from processes import has_core_each, scratch_folder
 
 with contextlib.suppress(ImportError):
@@ -21,7 +20,7 @@ _LARGEST = 1 << 20  # a ring of larger ones would have to hold gigabytes
 _HEADER = 64
 
 
-class TachyonLink(Link):
+class TachyonLink(SymmetricLink):
     """Readers spin, and sleep after a while; each reader listens, and the driver connects."""
 
     name = "tachyon"
@@ -82,14 +81,3 @@ class TachyonLink(Link):
         for receiver in self._receivers:
             with receiver.recv_zero_copy() as message, memoryview(message) as view:
                 use(view)
-
-    def send_object(self, value: object) -> None:
-        self.send(pickle.dumps(value, pickle.HIGHEST_PROTOCOL))
-
-    def receive_object(self, use: Use) -> None:
-        self.receive(lambda message: use(pickle.loads(message)))
-
-    answer = send
-    collect = receive
-    answer_object = send_object
-    collect_object = receive_object
