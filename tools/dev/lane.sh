@@ -41,9 +41,10 @@ lane_work() {
 }
 
 # lane_piece FILES COMMAND: leaves FILES.log, .skip (the reason if it was skipped) and, at its end,
-# .done: status and seconds.
+# .done: status, seconds, and seconds of a processor.
 lane_piece() {
     local files=$1 started=$SECONDS code
+    times >"$files.times"
     SKIP_FILE=$files.skip
     : >"$SKIP_FILE"
     set +e
@@ -53,29 +54,30 @@ lane_piece() {
     ) >"$files.log" 2>&1
     code=$?
     set -e
-    printf '%d %d\n' "$code" $((SECONDS - started)) >"$files.part"
+    times >>"$files.times"
+    printf '%d %d %d\n' "$code" $((SECONDS - started)) "$(children_seconds "$files.times")" >"$files.part"
     mv "$files.part" "$files.done"
 }
 
 # lane_collect NAME: within a step: waits for the job, shows its output, and returns its status.
 lane_collect() {
-    local files=$LANE_FOLDER/$1 code seconds
+    local files=$LANE_FOLDER/$1 code seconds processors
     while [ ! -e "$files.done" ]; do
         kill -0 "$LANE_PROCESS" 2>/dev/null || [ -e "$files.done" ] || die "the lane has ended before its piece $1"
         sleep 0.2
     done
-    read -r code seconds <"$files.done"
+    read -r code seconds processors <"$files.done"
     cat "$files.log"
-    say "($seconds s, behind other steps)"
+    say "($seconds s, $processors s of a processor, behind other steps)"
     [ "$code" -ne "$SKIP_CODE" ] || skip "$(cat "$files.skip")"
     return "$code"
 }
 
-# lane_report: the jobs that ran, and their times.
+# lane_report: the jobs that ran, their times and their processor times.
 lane_report() {
     local files row=""
     for files in "$LANE_FOLDER"/*.done; do
-        [ ! -e "$files" ] || row+="$(basename "$files" .done) $(cut -d' ' -f2 "$files") s, "
+        [ ! -e "$files" ] || row+="$(basename "$files" .done) $(cut -d' ' -f2,3 --output-delimiter=/ "$files") s, "
     done
     [ -z "$row" ] || say "behind the steps: ${row%, }"
 }

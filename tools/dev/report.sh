@@ -40,8 +40,10 @@ step() {
     SKIP_FILE=${SKIP_FILE:-$(mktemp)}
     : >"$SKIP_FILE"
     heading "$name"
-    local before left
+    local before left spent
     before=$(segments)
+    spent=$(mktemp)
+    times >"$spent"
     budget_start
     log=$(mktemp)
     exec {both}> >(exec tee "$log")
@@ -61,7 +63,10 @@ step() {
         say "left behind in /dev/shm:" "$left"
         [ "$code" -ne 0 ] || code=1
     fi
-    local seconds=$((SECONDS - started)) over
+    local seconds=$((SECONDS - started)) over processors
+    times >>"$spent"
+    processors=$(children_seconds "$spent")
+    rm -f "$spent"
     over=$(budget_judge "$name" "$seconds")
     if [ "$code" -eq 0 ] && [[ $over == FAILED* ]]; then
         outcome="${RED}$over${PLAIN}" STEPS_FAILED=$((STEPS_FAILED + 1)) STEP_OK=0
@@ -72,10 +77,18 @@ step() {
     else
         outcome="${RED}FAILED${PLAIN} $(cat "$SKIP_FILE")" STEPS_FAILED=$((STEPS_FAILED + 1)) STEP_OK=0
     fi
-    printf '    %s %s in %d s\n' "$name" "$outcome" "$seconds"
-    STEP_ROWS+=("$(printf '%5d s  %-28s %s' "$seconds" "$name" "$outcome")")
+    printf '    %s %s in %d s (%d s of a processor)\n' "$name" "$outcome" "$seconds" "$processors"
+    STEP_ROWS+=("$(printf '%5d s %5d s  %-28s %s' "$seconds" "$processors" "$name" "$outcome")")
     [ "$STEP_OK" -eq 1 ] || FAILURES+=$(printf '\n%s: ' "$name" && say "$left" && failing_lines "$log")$'\n'
     rm -f "$log"
+}
+
+# children_seconds FILE: processor time of ended children between two outputs of `times`, which must
+# run in the shell that has them.
+children_seconds() {
+    awk 'NR % 2 == 0 {
+        for (at = 1; at <= 2; at++) { split($at, part, /[ms]/); sum[NR] += 60 * part[1] + part[2] }
+    } END { printf "%d", sum[4] - sum[2] }' "$1"
 }
 
 # await_end PID: waits until it has ended, at most five seconds: a process left running by a step
@@ -140,6 +153,7 @@ finish_report() {
         say "$FAILURES"
     fi
     heading "Summary"
+    say "   time  processors"
     printf '%s\n' "${STEP_ROWS[@]}"
     [ -z "$SKIP_FILE" ] || rm -f "$SKIP_FILE"
     printf '%7s  in all; %s\n' "$SECONDS s" "$(processors_used)"

@@ -47,7 +47,8 @@ pytest_shared() {
     share=$(mktemp -d)
     mkdir "$share/taken"
     for run in 1 2; do
-        own_shm env "${PYTEST_ENVIRONMENT[@]}" "$VENV/bin/python" -m pytest -q --share "$share/taken" "$@" \
+        own_shm env "${PYTEST_ENVIRONMENT[@]}" "$VENV/bin/python" -m pytest -q --durations=15 --durations-min=4 \
+            --share "$share/taken" "$@" \
             </dev/null >"$share/$run.log" 2>&1 &
         runs+=($!)
     done
