@@ -1,4 +1,4 @@
-"""Waiting in Python: the cost of eight parked readers, and the time until a death is noticed.
+"""Waiting in Python: the cost of eight parked readers, and how soon a death is noticed.
 
 Like bench/cpp/bench_waiting.cpp and bench_recovery.cpp, for Python.
 """
@@ -19,6 +19,7 @@ from report import latency_fields, print_record
 import penstock
 
 PATIENCE = 20.0
+SETTLING = 1.0  # a long wait begins with short sleeps; the first of a process starts a thread
 CPUCLOCK_SCHED = 2
 
 
@@ -50,6 +51,7 @@ def measure_parked(seconds: float) -> None:
             os.read(about_to_wait[rank][0], 1)
             while not is_asleep(pid):
                 os.sched_yield()
+        time.sleep(SETTLING)
         begin = time.monotonic()
         before = [used_seconds(pid) for pid in pids]
         time.sleep(seconds)
@@ -133,16 +135,40 @@ def writer_dies() -> int:
         raise RuntimeError("a reader of a dead writer got no PeerDied")
 
 
+def consumer_dies() -> int:
+    """The time from the death of a consumer until a parked one gets its message, in ns."""
+    name = new_name()
+    taken, tell = os.pipe()
+
+    def idle() -> None:
+        with penstock.Queue.attach(name, timeout=PATIENCE).get_many(timeout=PATIENCE):
+            os.write(tell, b".")
+            signal.pause()
+
+    with penstock.Queue.create(name) as queue:
+        queue.put("kept")
+        pid = fork_child(idle)
+        os.read(taken, 1)
+        killer = Killer(pid)
+        if queue.get(timeout=PATIENCE) != "kept":
+            raise RuntimeError("another message came")
+        returned = time.perf_counter_ns()
+    os.close(taken)
+    os.close(tell)
+    return returned - killer.join()
+
+
 def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--quick", action="store_true")
     arguments = parser.parse_args()
-    times = 5 if arguments.quick else 20
+    times = 5 if arguments.quick else 50
 
     def body() -> None:
         for what, measure in (
             ("reader killed, writer gets PeerDied", reader_dies),
             ("writer killed, reader gets PeerDied", writer_dies),
+            ("consumer killed, another gets its message", consumer_dies),
         ):
             turns = [[measure()] for _ in range(times)]
             print_record("python_recovery", "penstock", what=what, **latency_fields(turns, 1))

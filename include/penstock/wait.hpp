@@ -63,10 +63,10 @@ private:
 };
 
 // Ends waits from another thread of the same process: they return Cancelled within 80 ms.
-// Thread-safe. Must outlive the waits that use it.
+// Thread-safe, and cancel() may be called in a signal handler. Must outlive the waits that use it.
 class Cancel {
 public:
-    void cancel() noexcept { cancelled_.store(true, std::memory_order_release); }
+    void cancel() noexcept;
     [[nodiscard]] bool is_cancelled() const noexcept {
         return cancelled_.load(std::memory_order_acquire);
     }
@@ -75,8 +75,13 @@ private:
     std::atomic<bool> cancelled_{false};
 };
 
+// Makes every wait of this process call its `interrupted`, within 250 ms. For what `interrupted`
+// looks at and no signal to the waiting thread announces. Any thread, also in a signal handler.
+void ask_all_waits() noexcept;
+
 // Limits of a waiting call. `interrupted` (may be null) is called on the waiting thread after every
-// signal that it receives, and at least every 250 ms; true ends the wait with Cancelled.
+// signal that it receives, after ask_all_waits(), and now and then: in the first 250 ms of a wait,
+// and every 2 s at least. true ends the wait with Cancelled.
 struct Wait {
     Wait() noexcept = default;
     Wait(Deadline until) noexcept : deadline(until) {}  // NOLINT(google-explicit-constructor)

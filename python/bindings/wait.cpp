@@ -87,6 +87,7 @@ void end_waits(nb::handle threads) {
         }
         left_behind.store(idents);
     }
+    ask_all_waits();
     PyThreadState* const state = PyEval_SaveThread();
     for (int count = coming_back.load(); count != 0; count = coming_back.load()) {
         coming_back.wait(count);
@@ -170,6 +171,7 @@ bool leave_all() {
 // functions that run after this module's.
 void leave_at_last() noexcept {
     interpreter_ends.store(true);
+    ask_all_waits();
     const auto end = Clock::now() + kPatience;
     while (inside.load() != 0) {
         if (one_stays_inside || Clock::now() >= end) {

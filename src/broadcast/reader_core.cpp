@@ -194,6 +194,9 @@ inline bool ReaderCore::is_time_to_probe() noexcept {
 
 Status ReaderCore::wait_for_more(const Wait& wait) noexcept {
     store_relaxed(line_->waits, ++waits_);
+    Peers writer =
+        segment_->participants().peers(layout::kWriterSlot, layout::kWriterSlot + 1, closing_);
+    writer.is_patient = true;  // it notifies after each message, and at its end
     const WaitEnd end = wait_until(
         data_, spin_, wait, sleeps_,
         [this, next = ring_ + offset()] {
@@ -207,7 +210,8 @@ Status ReaderCore::wait_for_more(const Wait& wait) noexcept {
         [this] {
             return closing_.is_cancelled() || !segment_->check_place() ||
                    load_acquire(view_.state().closed) != 0 || is_writer_gone();
-        });
+        },
+        writer);
     if (segment_->is_foreign()) return segment_->why_foreign();
     store_relaxed(line_->sleeps, sleeps_);
     if (end == WaitEnd::Ready) return Status::ok();

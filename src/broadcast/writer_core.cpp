@@ -164,13 +164,21 @@ Status WriterCore::wait_for_readers(std::uint64_t needed, std::uint64_t comforta
     // A caller that tries again after a failure is blocked since its first try.
     if (!std::exchange(blocked, true)) store_relaxed(state.blocked_since, os::monotonic_ns());
     PENSTOCK_CRASH_POINT("broadcast.wait.noted");
-    const WaitEnd end = wait_until(space, spin, wait, sleeps, ready,
-                                   [this] { return is_to_end_wait() || reap_readers(); });
+    // Not patient: neither a reader that stops between `needed` and `wanted` notifies, nor a file
+    // system that has room again.
+    const WaitEnd end = wait_until(
+        space, spin, wait, sleeps, ready, [this] { return is_to_end_wait() || reap_readers(); },
+        peers());
     if (segment->is_foreign()) return segment->why_foreign();
     store_relaxed(state.sleeps, sleeps);
     PENSTOCK_CRASH_POINT("broadcast.wait.ended");
     if (end == WaitEnd::Ready) clear_blocked();
     return explain_wait(end, wait);
+}
+
+Peers WriterCore::peers() const noexcept {
+    return segment->participants().peers(layout::slot_of_rank(0),
+                                         layout::slot_of_rank(view.shape().readers), closing);
 }
 
 bool WriterCore::is_to_end_wait() noexcept {
@@ -517,8 +525,10 @@ Status WriterCore::wait_ready(const Wait& wait) noexcept {
     const auto all_active = [this] { return has_all_readers(); };
     // An active gate may be a dead reader's: only the kernel's lock tells.
     const auto any_dead = [this] { return is_to_end_wait() || reap_readers(); };
+    Peers joiners = peers();
+    joiners.is_patient = true;  // a reader notifies when its gate is active
     for (;;) {
-        WaitEnd end = wait_until(space, spin, wait, sleeps, all_active, any_dead);
+        WaitEnd end = wait_until(space, spin, wait, sleeps, all_active, any_dead, joiners);
         if (end == WaitEnd::Ready && !any_dead()) {
             if (has_all_readers()) return Status::ok();
             end = end_of_wait(wait);

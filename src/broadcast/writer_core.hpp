@@ -92,6 +92,7 @@ struct WriterCore final : Attachment {
     Status wait_for_readers(std::uint64_t needed, std::uint64_t comfortable, const Wait& wait,
                             Ready&& ready) noexcept;
     [[nodiscard]] bool is_to_end_wait() noexcept;
+    [[nodiscard]] Peers peers() const noexcept;  // the readers
     Status explain_wait(WaitEnd end, const Wait& wait) noexcept;
     void clear_blocked() noexcept;
     // Reaps dead readers. True: there is a death to report.

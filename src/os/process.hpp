@@ -3,6 +3,7 @@
 
 #include <cstdint>
 #include <string>
+#include <string_view>
 
 namespace penstock::os {
 
@@ -19,5 +20,8 @@ ProcessIdentity identify_self();
 // True if the kernel shows process `pid` as stopped or traced, and that process started at
 // `start_time` in this process's own PID namespace. False where that is unknown.
 bool is_stopped(std::uint32_t pid, std::uint64_t pid_namespace, std::uint64_t start_time) noexcept;
+
+// The start time in the text of a /proc/<pid>/stat, as in ProcessIdentity. Allocates nothing.
+std::uint64_t start_time_in(std::string_view stat) noexcept;
 
 }  // namespace penstock::os

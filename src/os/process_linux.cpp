@@ -5,10 +5,9 @@
 #include <unistd.h>
 
 #include <algorithm>
-#include <cstdlib>
+#include <charconv>
 #include <fstream>
 #include <iterator>
-#include <sstream>
 #include <string>
 #include <string_view>
 #include <vector>
@@ -40,16 +39,21 @@ std::uint64_t since_boot(std::uint64_t ticks) noexcept {
 
 // Field 2, the program's name in parentheses, may contain anything, so fields are counted from its
 // end.
-Stat parse_stat(const std::string& text) {
-    Stat stat;
+Stat parse_stat(std::string_view text) noexcept {
     const auto end_of_name = text.rfind(')');
-    if (end_of_name == std::string::npos) return stat;
-    std::istringstream rest(text.substr(end_of_name + 1));
-    std::vector<std::string> fields{std::istream_iterator<std::string>(rest), {}};
-    constexpr std::size_t kStartTime = 22 - 3;  // field 22; the first one here is field 3
-    if (fields.size() <= kStartTime) return stat;
-    stat.state = fields[0][0];
-    stat.start_time = since_boot(std::strtoull(fields[kStartTime].c_str(), nullptr, 10));
+    if (end_of_name == std::string_view::npos || end_of_name + 2 >= text.size()) return {};
+    std::string_view rest = text.substr(end_of_name + 2);
+    Stat stat;
+    stat.state = rest.front();
+    constexpr unsigned kStartTime = 22;
+    for (unsigned field = 3; field < kStartTime; ++field) {
+        const auto blank = rest.find(' ');
+        if (blank == std::string_view::npos) return {};
+        rest.remove_prefix(blank + 1);
+    }
+    std::uint64_t ticks = 0;
+    std::from_chars(rest.data(), rest.data() + rest.size(), ticks);
+    stat.start_time = since_boot(ticks);
     return stat;
 }
 
@@ -98,6 +102,10 @@ bool is_stopped(std::uint32_t pid, std::uint64_t pid_namespace, std::uint64_t st
     } catch (...) {
         return false;
     }
+}
+
+std::uint64_t start_time_in(std::string_view stat) noexcept {
+    return parse_stat(stat).start_time;
 }
 
 }  // namespace penstock::os

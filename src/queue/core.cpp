@@ -103,6 +103,7 @@ void QueueCore::join() {
     take_slot(membership.claim_any());
     membership.inherit([this](unsigned dead) { take_over(dead); });
     membership.enter();
+    data.notify();  // patient consumers watch this participant, too
     enter(*segment, self);
 }
 
@@ -239,7 +240,7 @@ Status QueueCore::put(const Message& message, const Wait& wait, bool notifies) n
         const std::uint64_t further = view.shape().slots / 16;
         const std::int64_t spin_ends =
             wait.deadline.is_try() ? 0 : os::monotonic_ns() + put_spin.nanoseconds();
-        const WaitEnd end = wait_for(space, put_spin, wait, [&] {
+        const WaitEnd end = wait_for(Side::Producer, space, put_spin, wait, [&] {
             if (!ring.has_room(tail + further) && os::monotonic_ns() < spin_ends) return false;
             if (is_ended()) failure = why_unable_to_put(0);  // the end wakes waiters for room
             return !failure || is_settled();
@@ -287,7 +288,7 @@ Result<BlockId> QueueCore::allocate(std::uint64_t size, const Wait& wait) noexce
         return block.code() != ErrorCode::Busy;
     };
     if (block.code() == ErrorCode::Busy) {
-        const WaitEnd end = wait_for(space, put_spin, wait, is_settled);
+        const WaitEnd end = wait_for(Side::Producer, space, put_spin, wait, is_settled);
         if (end == WaitEnd::Timeout) {
             return Status(ErrorCode::Timeout, "no room for " + std::to_string(size) + " bytes in " +
                                                   quoted(segment->name()) + ": " +
@@ -331,8 +332,8 @@ Status QueueCore::wait_room(std::uint64_t size, const Wait& wait) noexcept {
         if (!block) return block.status();
         drop_block(encode_block(*block));
     }
-    const WaitEnd end =
-        wait_for(space, put_spin, wait, [this] { return ring.has_room(tail) || is_ended(); });
+    const WaitEnd end = wait_for(Side::Producer, space, put_spin, wait,
+                                 [this] { return ring.has_room(tail) || is_ended(); });
     if (end == WaitEnd::Ready) return Status::ok();
     if (end == WaitEnd::Timeout) {
         return {ErrorCode::Timeout, "no free slot came: " + slots_in_use(view)};
@@ -359,7 +360,7 @@ Status QueueCore::wait_ready(std::uint64_t least, const Wait& wait) noexcept {
     line.arrive(least > 1);
     bool has_to_queue = !wait.deadline.is_try() && line.is_occupied();
     if (!has_to_queue) {
-        const WaitEnd end = wait_for(data, take_spin, wait, [&] {
+        const WaitEnd end = wait_for(Side::Consumer, data, take_spin, wait, [&] {
             has_to_queue = !wait.deadline.is_try() && line.may_be_occupied();
             return has_to_queue || is_there();
         });
@@ -437,7 +438,7 @@ Status QueueCore::take(std::uint64_t& index, const Wait& wait) noexcept {
         line.arrive(false);
         WaitEnd end = WaitEnd::Ready;
         if (!has_to_queue) {
-            end = wait_for(data, take_spin, wait, [&] {
+            end = wait_for(Side::Consumer, data, take_spin, wait, [&] {
                 // Requests that come from here on go after this one, and must be able to see it.
                 has_to_queue = may_wait && line.may_be_occupied();
                 if (has_to_queue) return true;

@@ -136,10 +136,13 @@ struct QueueCore final : Attachment {
             ring.note_alone(index);
     }
 
-    // Waits on either side. `is_consumer`: also tends the request in the line.
+    // A waiting consumer whose request is in the line also tends it, every kSlice. One that is not
+    // in the line is notified of each message, so its wait is patient, unless memory is to be
+    // trimmed.
+    enum class Side : std::uint8_t { Producer, Consumer, InLine };
     template <typename Ready>
-    WaitEnd wait_for(Signal signal, SpinBudget& spin, const Wait& wait, Ready&& ready,
-                     bool is_consumer = false) noexcept;
+    WaitEnd wait_for(Side side, Signal signal, SpinBudget& spin, const Wait& wait,
+                     Ready&& ready) noexcept;
     // Reaps dead participants. False: none was found dead.
     bool reap() noexcept;
     // The same, and waits for janitors at work: see Membership.
@@ -200,17 +203,20 @@ struct QueueCore final : Attachment {
 };
 
 template <typename Ready>
-WaitEnd QueueCore::wait_for(Signal signal, SpinBudget& spin, const Wait& wait, Ready&& ready,
-                            bool is_consumer) noexcept {
+WaitEnd QueueCore::wait_for(Side side, Signal signal, SpinBudget& spin, const Wait& wait,
+                            Ready&& ready) noexcept {
     fetch_add_relaxed(own().waits, 1);
     std::uint64_t sleeps = 0;
-    const WaitEnd end = wait_until(signal, spin, wait, sleeps, ready, [this, is_consumer] {
+    Peers peers = segment->participants().peers(0, view.shape().participants, closing);
+    const auto look = [this, side, &peers] {
         reap();
         if (segment->is_foreign()) return true;
-        if (is_consumer) line.tend();
+        if (side == Side::InLine) line.tend();
         trim_when_idle();
+        peers.is_patient = side == Side::Consumer && load_relaxed(last_freed) == 0;
         return closing.is_cancelled();
-    });
+    };
+    const WaitEnd end = wait_until(signal, spin, wait, sleeps, ready, look, peers);
     if (segment->is_foreign()) return end;
     fetch_add_relaxed(own().sleeps, sleeps);
     if (end == WaitEnd::Ready) return end;
@@ -224,7 +230,7 @@ WaitEnd QueueCore::wait_turn(std::uint64_t wanted, const Wait& wait, May&& may) 
     for (;;) {
         WaitEnd end = WaitEnd::Ready;
         if (!line.is_first()) {
-            end = wait_for(turn, turn_spin, wait, [this] { return line.is_first(); }, true);
+            end = wait_for(Side::InLine, turn, turn_spin, wait, [this] { return line.is_first(); });
         }
         if (end != WaitEnd::Ready) return end;
         bool is_first = true;
@@ -233,7 +239,7 @@ WaitEnd QueueCore::wait_turn(std::uint64_t wanted, const Wait& wait, May&& may) 
             is_first = line.is_first();
             return true;
         };
-        end = wait_for(data, take_spin, wait, is_served, true);
+        end = wait_for(Side::InLine, data, take_spin, wait, is_served);
         if (end != WaitEnd::Ready || is_first) return end;
         end = closing.is_cancelled() ? WaitEnd::Cancelled : end_of_wait(wait);
         if (end != WaitEnd::Ready) return end;

@@ -73,7 +73,8 @@ static_assert(sizeof(WaitCounts) == 64);
 
 // One participant. It is alive while the kernel holds its write lock on the slot's first byte. All
 // fields but `found_dead`, `deaths` and the counts of waits are written by the holder of that lock
-// alone; `word` last, with release, read by all with acquire. The rest is for display, relaxed.
+// alone; `word` last, with release, read by all with acquire. The rest is for display and for
+// watchers, relaxed.
 struct ParticipantSlot {
     static constexpr std::uint64_t kFree = 0;
     static constexpr std::uint64_t kActive = 1;

@@ -69,6 +69,7 @@ void StoreCore::join() {
     membership.inherit([this](unsigned dead) { take_over(dead); });
     pins = std::make_unique<Pins>(view, self);
     membership.enter();
+    committed.notify();  // patient waits watch this participant, too
     enter(*segment, self);
 }
 
@@ -436,7 +437,9 @@ Result<StoreCore::Content> StoreCore::wait_for(std::string_view key, const Wait&
         try_reap();  // frees the key of a dead writer
         return closing.is_cancelled() || !segment->check_place();
     };
-    const WaitEnd end = wait_until(committed, budget, wait, sleeps, is_there, is_closing);
+    Peers peers = segment->participants().peers(0, view.shape().participants, closing);
+    peers.is_patient = true;  // every commit is notified
+    const WaitEnd end = wait_until(committed, budget, wait, sleeps, is_there, is_closing, peers);
     spin.learn(budget);
     if (segment->is_foreign()) return segment->why_foreign();
     if (end == WaitEnd::Ready || (end == WaitEnd::Timeout && is_there())) return *found;

@@ -99,7 +99,10 @@ WaitEnd WriterState::wait_for_credit(const Wait& wait) noexcept {
         return core->closing.is_cancelled() || core->segment->is_foreign();
     };
     SpinBudget budget = spin.copy();
-    WaitEnd end = wait_until(board.credit_signal(), budget, wait, sleeps, is_settled, reap);
+    // Not patient: a writer that withdrew for another's request looks again without a notice.
+    const Peers peers =
+        core->segment->participants().peers(0, core->view.shape().participants, core->closing);
+    WaitEnd end = wait_until(board.credit_signal(), budget, wait, sleeps, is_settled, reap, peers);
     spin.learn(budget);
     if (end == WaitEnd::PeerGone) return WaitEnd::Cancelled;
     if (end == WaitEnd::Timeout && is_settled()) end = WaitEnd::Ready;

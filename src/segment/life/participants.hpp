@@ -9,6 +9,7 @@
 
 #include "os/shared_file.hpp"
 #include "segment/layout.hpp"
+#include "segment/waiting/peers.hpp"
 #include "segment/waiting/timing.hpp"
 #include "segment/waiting/wait_meter.hpp"
 #include "segment/words/atomics.hpp"
@@ -130,6 +131,11 @@ public:
     [[nodiscard]] std::string describe(unsigned places) const;
     [[nodiscard]] ParticipantText text(unsigned slot) const;
     [[nodiscard]] bool anybody_alive() const noexcept;
+    // For waits that the death of a participant in slots `first` to `end` - 1 may end, or the
+    // closing of their handle.
+    [[nodiscard]] Peers peers(unsigned first, unsigned end, const Cancel& closing) const noexcept {
+        return {slots_, first, end, &closing};
+    }
 
 private:
     [[nodiscard]] std::uint64_t lock_byte(unsigned slot) const noexcept;

@@ -15,6 +15,7 @@
 #include "segment/layout.hpp"
 #include "segment/waiting/spin_budget.hpp"
 #include "segment/waiting/timing.hpp"
+#include "segment/waiting/watcher.hpp"
 #include "segment/words/atomics.hpp"
 
 namespace penstock::detail {
@@ -51,12 +52,17 @@ public:
     void wake() noexcept {
         store_relaxed(signal_->waker_processor, os::current_processor());
         store_relaxed(signal_->woken_at, os::monotonic_ns());
-        std::uint32_t seen = load_relaxed(word());
-        while ((seen & 1U) != 0 && !cas_acq_rel(word(), seen, seen + 1)) {
-        }
+        clear();
         PENSTOCK_CRASH_POINT("signal.wake.cleared");
         os::futex_wake_all(word());
         PENSTOCK_CRASH_POINT("signal.wake.woken");
+    }
+
+    // As wake(), by the watcher of a waiter's own process: no peer has changed anything, and what a
+    // wake-up costs is not to be learnt from it.
+    void rouse() noexcept {
+        clear();
+        os::futex_wake_all(word());
     }
 
     // Announces a waiter that is about to sleep; the caller must check its condition again
@@ -93,6 +99,13 @@ public:
 
 private:
     [[nodiscard]] std::atomic<std::uint32_t>& word() const noexcept { return signal_->word; }
+
+    // Announced -> Quiet, and counts it. No effect on a word that is quiet.
+    void clear() noexcept {
+        std::uint32_t seen = load_relaxed(word());
+        while ((seen & 1U) != 0 && !cas_acq_rel(word(), seen, seen + 1)) {
+        }
+    }
 
     layout::SignalWord* signal_ = nullptr;
     bool asymmetric_ = false;
@@ -155,38 +168,37 @@ inline WaitEnd end_of_wait(const Wait& wait) {
     return WaitEnd::Ready;
 }
 
-// Waits until ready(); calls peer_gone() before the first sleep and at least every kSlice. After
-// PeerGone the caller decides on a last look: the peer may have made it ready just before it died.
-// `sleeps` counts sleeps in the kernel.
+// Waits until ready(); calls peer_gone() before the first sleep and at least every kSlice, or,
+// where the watcher watches all peers and the wait is patient, every kLongSlice. After PeerGone the
+// caller decides on a last look: the peer may have made it ready just before it died. `sleeps`
+// counts sleeps in the kernel.
 template <typename Ready, typename PeerGone>
 WaitEnd wait_until(Signal signal, SpinBudget& budget, const Wait& wait, std::uint64_t& sleeps,
-                   Ready&& ready, PeerGone&& peer_gone) {
+                   Ready&& ready, PeerGone&& peer_gone, const Peers& peers = {}) {
     if (ready()) return WaitEnd::Ready;
     if (wait.deadline.is_try()) {
         if (peer_gone()) return WaitEnd::PeerGone;
         return ready() ? WaitEnd::Ready : WaitEnd::Timeout;
     }
     if (spin_until(budget, wait.deadline, ready)) return WaitEnd::Ready;
-    constexpr unsigned kRoundsToAsk = 3;
-    unsigned rounds = 0;
+    LongWait long_wait(signal, wait, peers);
     const std::uint64_t sleeps_before = sleeps;
     std::uint32_t seen = signal.announce();
     if (ready()) return WaitEnd::Ready;
     for (;;) {
+        const std::chrono::nanoseconds slice = long_wait.next_slice();
         if (peer_gone()) return WaitEnd::PeerGone;
         if (wait.cancel != nullptr && wait.cancel->is_cancelled()) return WaitEnd::Cancelled;
         const auto now = Clock::now();
         if (wait.deadline.has_passed(now)) return WaitEnd::Timeout;
         if (sleeps++ == sleeps_before) budget.parked();
-        const os::Woken woken = signal.sleep(seen, wait.deadline.left(now, kSlice));
+        const os::Woken woken = signal.sleep(seen, wait.deadline.left(now, slice));
         if (ready()) {
             learn_from_sleep(signal, budget);
             return WaitEnd::Ready;
         }
-        // Without a signal it is called rarely, because in Python it takes the GIL: for signals
-        // that another thread has received.
-        const bool asks = woken == os::Woken::BySignal || ++rounds % kRoundsToAsk == 0;
-        if (asks && wait.interrupted != nullptr && wait.interrupted(wait.context)) {
+        if (long_wait.is_to_ask(woken) && wait.interrupted != nullptr &&
+            wait.interrupted(wait.context)) {
             return WaitEnd::Cancelled;
         }
         // An announcement that no waker has cleared still holds: no second fence.

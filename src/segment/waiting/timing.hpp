@@ -10,6 +10,11 @@ namespace penstock::detail {
 // The longest sleep without a check of the peers' liveness and of Cancel: within the 100 ms in
 // which a death must be noticed, and long enough that a parked reader costs almost nothing.
 inline constexpr std::chrono::milliseconds kSlice{80};
+// The same for a wait whose peers the watcher watches: a safety net, for deaths that leave the
+// process running (exec, a lost lock) and for wakers that stop halfway.
+inline constexpr std::chrono::milliseconds kLongSlice{2000};
+// The first sleep in a process without a watcher: a wait that outlasts it starts one.
+inline constexpr std::chrono::milliseconds kSliceBeforeWatcher{5};
 
 // In nanoseconds, for loops that read the monotonic clock.
 //

@@ -1,9 +1,10 @@
-// Deadline: arithmetic off the hot path. Names of the wait policies.
+// Deadline: arithmetic off the hot path. Cancel: waking the waits. Names of the wait policies.
 #include "penstock/wait.hpp"
 
 #include <algorithm>
 
 #include "penstock/error.hpp"
+#include "segment/waiting/watcher.hpp"
 
 namespace penstock {
 
@@ -39,6 +40,16 @@ std::chrono::nanoseconds Deadline::left(Clock::time_point now,
     if (is_never()) return most;
     if (has_passed(now)) return std::chrono::nanoseconds::zero();
     return std::min<std::chrono::nanoseconds>(at_ - now, most);
+}
+
+// A wait that is not listed yet looks at it after kSlice at the latest.
+void Cancel::cancel() noexcept {
+    cancelled_.store(true, std::memory_order_release);
+    detail::Watcher::look_at_cancels();
+}
+
+void ask_all_waits() noexcept {
+    detail::Watcher::ask_all();
 }
 
 }  // namespace penstock

@@ -1,0 +1,216 @@
+/* The watcher: a process's thread that is told by pidfds of the end of processes, and wakes that
+ * process's waits. A wait whose peers are all watched sleeps without end here (for kLongSlice in
+ * the sources, as a safety net); every other wait sleeps in slices.
+ *
+ *   here        | src/segment/waiting
+ *   ------------+--------------------------------------------------------------------------------
+ *   list        | LongWait::next_slice, Watcher::watches
+ *   look        | wait_until: peer_gone, Cancel
+ *   rouse       | LongWait::rouse, Signal::rouse, with the watcher's mutex
+ *   serve       | Watcher::serve, settle; os::ProcessWatch::add
+ *   note        | Watcher::note, run
+ *   Peer        | the kernel: locks are released, then the pidfd is readable. A process that was
+ *               | forked off and has not closed its copy yet may hold the lock for longer
+ *   Joiner      | QueueCore::join, StoreCore::join
+ *   Canceller   | Cancel::cancel
+ *   Other       | a waker of another wait on the same word
+ *
+ * Checked: the waiter does not sleep for ever (invalid end states): it notices that the lock is
+ * free, whatever the order of its look, its sleep, the peer's death and the watcher's steps.
+ * -DJOINS: the peer joins while the waiter waits, and dies. -DCANCELS: the peer lives, the wait is
+ * cancelled.
+ * Negative controls: -DNO_CHANGE (rouse wakes sleepers and does not change the word), -DASSUME
+ * (sleeps long when it has asked), -DTRUST_PIDFD (the dead stay watched), -DJOINS -DNO_NOTICE,
+ * -DCANCELS -DRAISE_FIRST, -DCANCELS -DLIST_LATE (after the look). -DLIST_LATE alone must pass: a
+ * peer that ends before the wait is listed is not watched any more.
+ */
+mtype = { Unknown, Asked, Watched, Unwatched };
+
+byte word;            /* bit 0: announced; the rest counts wake-ups */
+bool asleep;
+bool mutex;           /* the watcher's */
+bool listed;
+mtype state = Unknown;  /* of the peer, for the watcher */
+bool asked, raised;   /* a request to watch it; the watcher's pipe is readable */
+bool in_set;          /* the pidfd is in the epoll set */
+bool readable;        /* the pidfd: the peer has ended */
+bool lock = true;
+bool cancelled;
+#ifdef JOINS
+bool joined;
+#else
+bool joined = true;
+#endif
+
+#define GONE (cancelled || (joined && !lock))
+
+inline announce() { d_step { word = word | 1; seen = word } }
+
+/* Wakes the sleepers on the word, and lets no announced waiter begin to sleep. */
+inline rouse() {
+#ifndef NO_CHANGE
+    d_step {
+        if
+        :: word & 1 -> word++
+        :: else
+        fi
+    };
+#endif
+    asleep = false
+}
+
+inline list() {
+    atomic {
+        !mutex ->
+        listed = true;
+        if
+        :: joined && state == Unknown -> state = Asked; asked = true; raised = true
+        :: else
+        fi;
+#ifdef ASSUME
+        is_long = !joined || state == Watched || state == Asked
+#else
+        is_long = !joined || state == Watched
+#endif
+    }
+}
+
+proctype Waiter() {
+    byte seen;
+    bool is_long;
+    announce();
+    do
+    ::
+#ifndef LIST_LATE
+       list();
+#endif
+       if
+       :: GONE -> break
+       :: else
+       fi;
+#ifdef LIST_LATE
+       list();
+#endif
+       d_step { asleep = (word == seen) };
+       if
+       :: !asleep
+       :: atomic { asleep && !is_long -> asleep = false }  /* the end of a slice */
+       fi;
+       if
+       :: word != seen -> announce()
+       :: else
+       fi
+    od;
+    atomic { !mutex -> listed = false }
+}
+
+proctype Watcher() {
+    bool is_gone;
+end:
+    do
+    :: atomic { in_set && readable -> in_set = false };
+       atomic {
+           !mutex -> mutex = true;
+#ifndef TRUST_PIDFD
+           state = Unwatched
+#endif
+       };
+       if
+       :: listed -> rouse()
+       :: else
+       fi;
+       mutex = false
+    :: atomic { raised -> raised = false };
+       atomic { !mutex -> mutex = true };
+       if
+       :: listed && cancelled -> rouse()
+       :: else
+       fi;
+       mutex = false;
+       atomic {
+           if
+           :: asked -> asked = false
+           :: else -> goto end
+           fi
+       };
+       atomic {
+           if
+           :: readable -> is_gone = true  /* and reaped: pidfd_open fails */
+           :: in_set = true  /* if it is readable by now, the next wait returns at once */
+           fi
+       };
+       atomic {
+           !mutex -> mutex = true;
+           state = (is_gone -> Unwatched : Watched)
+       };
+#ifndef ASSUME
+       if
+       :: is_gone && listed -> rouse()
+       :: else
+       fi;
+#endif
+       mutex = false
+    od
+}
+
+proctype Peer() {
+    bool has_heir;
+#ifdef JOINS
+    joined = true;
+#ifndef NO_NOTICE
+    if
+    :: word & 1 -> rouse()
+    :: else
+    fi;
+#endif
+#endif
+    if
+    :: lock = false
+    :: has_heir = true
+    fi;
+    readable = true;
+    lock = false
+}
+
+proctype Canceller() {
+#ifdef RAISE_FIRST
+    raised = true;
+    cancelled = true
+#else
+    cancelled = true;
+    raised = true
+#endif
+}
+
+proctype Other() {
+    if
+    :: word & 1 ->
+       d_step {
+           if
+           :: word & 1 -> word++
+           :: else
+           fi
+       };
+       asleep = false
+    :: true
+    fi
+}
+
+init {
+    atomic {
+#ifndef JOINS
+        if
+        :: state = Watched; in_set = true  /* an earlier wait has asked */
+        :: true
+        fi;
+#endif
+        run Waiter();
+        run Watcher();
+        run Other();
+#ifdef CANCELS
+        run Canceller()
+#else
+        run Peer()
+#endif
+    }
+}

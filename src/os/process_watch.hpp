@@ -1,0 +1,49 @@
+// Waiting until processes end, in a thread that has descriptors of its own.
+#pragma once
+
+#include <cstdint>
+#include <vector>
+
+#include "os/descriptor.hpp"
+
+namespace penstock::os {
+
+// Watches any number of processes for one thread, which calls begin(), add() and wait().
+//
+// That thread leaves the process's descriptor table: a program that closes every descriptor does
+// not close those of the watch, a forked child inherits none of them, and they take no number of
+// the program's. Only the pipe of raise() is in the program's table. If the program closes it, the
+// watch ends.
+class ProcessWatch {
+public:
+    // Throws std::system_error where the kernel, a filter of system calls or a limit refuses it. It
+    // needs Linux 5.9 and /proc.
+    ProcessWatch();
+    ProcessWatch(const ProcessWatch&) = delete;
+    ProcessWatch& operator=(const ProcessWatch&) = delete;
+    // Only for a watch that no thread has begun.
+    ~ProcessWatch();
+
+    // Makes wait() return. Any other thread, also in a signal handler, any number of times; not in
+    // a forked child.
+    void raise() noexcept;
+
+    // The calling thread is the watching one from here on. False: refused; the thread is good for
+    // nothing that needs descriptors.
+    [[nodiscard]] bool begin() noexcept;
+    // Watches the process of that number in this process's PID namespace. False: it has ended, or
+    // another process has its number, or it can't be watched.
+    [[nodiscard]] bool add(std::uint32_t pid, std::uint64_t start_time) noexcept;
+    // Sleeps until raise() or the end of a process, and returns the numbers of those that have
+    // ended; they are no longer watched. By then the kernel has closed their descriptors. False:
+    // the program has closed the pipe, and nothing can be watched any more. Throws std::bad_alloc.
+    [[nodiscard]] bool wait(std::vector<std::uint32_t>& ended);
+
+private:
+    OwnDescriptor pipe_;  // open for reading, too: writing to it never raises SIGPIPE
+    // In the watching thread's table.
+    int read_end_ = -1;
+    int events_ = -1;
+};
+
+}  // namespace penstock::os

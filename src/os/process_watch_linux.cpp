@@ -1,0 +1,171 @@
+// Process watches on Linux: pidfds in an epoll set, in a descriptor table that close_range(2) has
+// unshared and emptied. System calls are made directly: a sanitizer that follows descriptors by
+// their number would mix up the two tables.
+#include "os/process_watch.hpp"
+
+#include <dlfcn.h>
+#include <fcntl.h>
+#include <link.h>
+#include <sys/epoll.h>
+#include <sys/syscall.h>
+#include <unistd.h>
+
+#include <array>
+#include <cerrno>
+#include <cstddef>
+#include <cstdio>
+#include <string_view>
+#include <system_error>
+
+#include "os/fork.hpp"
+#include "os/process.hpp"
+
+namespace penstock::os {
+namespace {
+
+// The same on every architecture; older headers lack them.
+constexpr long kPidfdOpen = 434;
+constexpr long kCloseRange = 436;
+constexpr unsigned kUnshare = 2;  // CLOSE_RANGE_UNSHARE
+
+constexpr std::uint32_t kNoProcess = 0;  // marks the pipe in the epoll set
+
+long close_range(unsigned first, unsigned last, unsigned flags) noexcept {
+    return ::syscall(kCloseRange, first, last, flags);
+}
+
+int open_raw(const char* path, int flags) noexcept {
+    return static_cast<int>(::syscall(SYS_openat, AT_FDCWD, path, flags | O_CLOEXEC));
+}
+
+void close_raw(int descriptor) noexcept {
+    ::syscall(SYS_close, descriptor);
+}
+
+// 0: unknown.
+std::uint64_t start_time_of(std::uint32_t pid) noexcept {
+    std::array<char, 64> path{};
+    std::snprintf(path.data(), path.size(), "/proc/%u/stat", pid);
+    const int file = open_raw(path.data(), O_RDONLY);
+    if (file < 0) return 0;
+    std::array<char, 1024> text{};
+    const long size = ::syscall(SYS_read, file, text.data(), text.size());
+    close_raw(file);
+    if (size <= 0) return 0;
+    return start_time_in({text.data(), static_cast<std::size_t>(size)});
+}
+
+// Opens anew the pipe that `descriptor` refers to in this thread's table, with another direction.
+int reopen(int descriptor, int flags) noexcept {
+    std::array<char, 64> path{};
+    std::snprintf(path.data(), path.size(), "/proc/thread-self/fd/%d", descriptor);
+    return open_raw(path.data(), flags | O_NONBLOCK);
+}
+
+int open_pipe() noexcept {
+    int ends[2] = {-1, -1};
+    if (::syscall(SYS_pipe2, ends, O_CLOEXEC | O_NONBLOCK) != 0) return -1;
+    const int both = reopen(ends[0], O_RDWR);
+    const int error = errno;
+    close_raw(ends[0]);
+    close_raw(ends[1]);
+    errno = error;
+    return both;
+}
+
+bool has_calls() noexcept {
+    const long self = ::syscall(kPidfdOpen, ::getpid(), 0);
+    if (self < 0) return false;
+    close_raw(static_cast<int>(self));
+    return close_range(~0U, ~0U, 0) == 0;  // an empty range
+}
+
+// The code of a thread that never ends must stay mapped after dlclose(). Nothing to do for code in
+// the program itself, whose link map has no name.
+void stay_loaded() noexcept {
+    static const char here = 0;
+    Dl_info info{};
+    void* map = nullptr;
+    if (::dladdr1(&here, &info, &map, RTLD_DL_LINKMAP) == 0 || map == nullptr) return;
+    const char* const name = static_cast<const link_map*>(map)->l_name;
+    if (name == nullptr || *name == '\0') return;
+    static_cast<void>(::dlopen(name, RTLD_LAZY | RTLD_NOLOAD | RTLD_NODELETE));
+}
+
+bool watch_for(int events, int descriptor, std::uint32_t pid) noexcept {
+    epoll_event event{};
+    event.events = EPOLLIN;
+    event.data.u64 = std::uint64_t{pid} << 32U | static_cast<std::uint32_t>(descriptor);
+    return ::syscall(SYS_epoll_ctl, events, EPOLL_CTL_ADD, descriptor, &event) == 0;
+}
+
+// False: the pipe has no writer left.
+bool drain(int read_end) noexcept {
+    std::array<char, 512> taken{};
+    long size = 0;
+    do {
+        size = ::syscall(SYS_read, read_end, taken.data(), taken.size());
+    } while (size > 0 || (size < 0 && errno == EINTR));
+    return size < 0;
+}
+
+}  // namespace
+
+ProcessWatch::ProcessWatch() {
+    if (has_calls()) pipe_ = open_closed_in_children(open_pipe);
+    if (!pipe_.is_open()) throw std::system_error(errno, std::generic_category(), "pidfd");
+    stay_loaded();
+}
+
+ProcessWatch::~ProcessWatch() {
+    close_descriptor(pipe_);
+}
+
+void ProcessWatch::raise() noexcept {
+    const int error = errno;
+    const char one = 1;
+    if (pipe_.is_ours()) ::syscall(SYS_write, pipe_.number, &one, sizeof one);
+    errno = error;
+}
+
+bool ProcessWatch::begin() noexcept {
+    const auto pipe = static_cast<unsigned>(pipe_.number);
+    if (close_range(pipe + 1, ~0U, kUnshare) != 0) return false;
+    if (pipe > 0 && close_range(0, pipe - 1, 0) != 0) return false;
+    read_end_ = reopen(pipe_.number, O_RDONLY);
+    close_raw(pipe_.number);
+    events_ = static_cast<int>(::syscall(SYS_epoll_create1, EPOLL_CLOEXEC));
+    return read_end_ >= 0 && events_ >= 0 && watch_for(events_, read_end_, kNoProcess);
+}
+
+// The start time is read while the descriptor is held: if it is the right one, so is the process.
+bool ProcessWatch::add(std::uint32_t pid, std::uint64_t start_time) noexcept {
+    const int process = static_cast<int>(::syscall(kPidfdOpen, pid, 0));
+    if (process < 0) return false;
+    if (start_time_of(pid) == start_time && watch_for(events_, process, pid)) return true;
+    close_raw(process);
+    return false;
+}
+
+bool ProcessWatch::wait(std::vector<std::uint32_t>& ended) {
+    ended.clear();
+    std::array<epoll_event, 64> events{};
+    ended.reserve(events.size());
+    const long count = ::syscall(SYS_epoll_pwait, events_, events.data(), events.size(), -1,
+                                 nullptr, std::size_t{8});
+    if (count < 0) return errno == EINTR;
+    bool is_open = true;
+    for (long i = 0; i < count; ++i) {
+        const std::uint64_t mark = events[static_cast<std::size_t>(i)].data.u64;
+        const auto pid = static_cast<std::uint32_t>(mark >> 32U);
+        if (pid == kNoProcess) {
+            is_open = drain(read_end_);
+        } else {
+            close_raw(static_cast<int>(static_cast<std::uint32_t>(mark)));
+            ended.push_back(pid);
+        }
+    }
+    return is_open;
+}
+
+}  // namespace penstock::os

@@ -1,0 +1,120 @@
+// The watcher: a thread that wakes this process's waits when a process that they wait for ends, or
+// when they are cancelled, so that they need not wake every kSlice to look. It only says "look
+// now": whether a participant is dead, the kernel's lock decides (docs/protocols.md, "The watcher",
+// models/watcher.pml).
+#pragma once
+
+#include <atomic>
+#include <chrono>
+#include <cstdint>
+#include <map>
+#include <mutex>
+#include <utility>
+#include <vector>
+
+#include "os/futex.hpp"
+#include "os/process.hpp"
+#include "os/process_watch.hpp"
+#include "penstock/wait.hpp"
+#include "segment/layout.hpp"
+#include "segment/waiting/peers.hpp"
+
+namespace penstock::detail {
+
+class Signal;
+class Watcher;
+
+// One wait in wait_until(), on its stack: how long it may sleep, and what the watcher knows of it.
+// The waiting thread's, but for what the watcher reads while it is listed.
+class LongWait {
+public:
+    LongWait(Signal& signal, const Wait& wait, const Peers& peers) noexcept
+        : signal_(signal), wait_(wait), peers_(peers) {}
+    LongWait(const LongWait&) = delete;
+    LongWait& operator=(const LongWait&) = delete;
+    ~LongWait();
+
+    // The longest next sleep. To be called after the announcement, and before the looks at the
+    // peers and at Cancel: what changes after those looks ends the sleep.
+    std::chrono::nanoseconds next_slice() noexcept;
+    // Whether Wait::interrupted is due, after a sleep that ended so.
+    bool is_to_ask(os::Woken woken) noexcept;
+
+private:
+    friend class Watcher;
+
+    // False also in a forked child, where the watcher does not exist.
+    [[nodiscard]] bool is_listed() const noexcept;
+    // For the watcher, under its mutex.
+    [[nodiscard]] bool is_cancelled() const noexcept;
+    void rouse() noexcept;
+
+    Signal& signal_;
+    const Wait& wait_;
+    const Peers& peers_;
+    Watcher* watcher_ = nullptr;  // that lists this wait
+    std::atomic<bool> is_roused_{false};
+    unsigned sleeps_ = 0;
+    bool has_outlasted_ = false;  // a slice
+    bool has_asked_ = false;      // since it was listed
+    bool is_long_ = false;        // the current sleep
+};
+
+// The watcher of this process. Started by the first wait that outlasts kSliceBeforeWatcher; never
+// ends, and its memory is never freed. A forked child has none until its own first long wait:
+// nothing there touches the parent's, whose mutex may be locked.
+class Watcher {
+public:
+    // Null: there is none (yet).
+    static Watcher* running() noexcept;
+    // False: starting one has failed, or another thread is at it.
+    static bool may_start() noexcept;
+    // The running watcher, or a new one; null if there can be none, or another thread starts it.
+    static Watcher* start() noexcept;
+
+    // Makes the watcher look for waits that were cancelled. Any thread, also in a signal handler.
+    static void look_at_cancels() noexcept;
+    // Makes all waits ask whether they were interrupted. Likewise.
+    static void ask_all() noexcept;
+
+    Watcher();
+    Watcher(const Watcher&) = delete;
+    Watcher& operator=(const Watcher&) = delete;
+    ~Watcher() = default;  // only if its thread could not be started
+
+    [[nodiscard]] bool is_of_this_process() const noexcept;
+    // Lists a wait, until leave(). False: no memory.
+    [[nodiscard]] bool enter(LongWait& wait) noexcept;
+    void leave(LongWait& wait) noexcept;
+    // Whether the end of each of these peers will wake the listed waits. Those that are not watched
+    // yet will be in a moment, if they can.
+    [[nodiscard]] bool watches(const Peers& peers) noexcept;
+
+private:
+    enum class State : std::uint8_t { Asked, Watched, Unwatched };
+    using Process = std::pair<std::uint32_t, std::uint64_t>;  // pid and start time
+
+    void run() noexcept;
+    void serve();
+    void settle(const Process& process, bool is_watched) noexcept;
+    void note(const std::vector<std::uint32_t>& ended) noexcept;
+    void rouse_all() noexcept;
+    // The caller holds the mutex, here and in rouse_all().
+    [[nodiscard]] bool is_watched(const layout::ParticipantSlot& slot);
+    [[nodiscard]] bool has_room_for_one() noexcept;
+
+    const std::uint64_t fork_generation_;
+    const os::ProcessIdentity self_;
+    os::ProcessWatch watch_;
+    std::atomic<bool> is_over_{false};
+    std::atomic<bool> asks_all_{false};
+    Watcher* const predecessor_;  // keeps it reachable: leak checkers
+
+    std::mutex mutex_;  // guards the rest
+    std::vector<LongWait*> waits_;
+    std::map<Process, State> processes_;
+    std::vector<Process> asked_;
+    std::int64_t next_purge_ = 0;
+};
+
+}  // namespace penstock::detail

@@ -1,0 +1,438 @@
+// The watcher: waits sleep for long while their peers live, are woken when one ends or when they
+// are cancelled, and go on in slices where a peer can't be watched.
+#include "segment/waiting/watcher.hpp"
+
+#include <gtest/gtest.h>
+#include <sys/syscall.h>
+#include <sys/wait.h>
+#include <unistd.h>
+
+#include <array>
+#include <atomic>
+#include <chrono>
+#include <cstdint>
+#include <memory>
+#include <thread>
+#include <vector>
+
+#include "os/fence.hpp"
+#include "os/process.hpp"
+#include "penstock/broadcast.hpp"
+#include "penstock/queue.hpp"
+#include "segment/waiting/signal.hpp"
+#include "segment/words/atomics.hpp"
+#include "tests/unit/support/child.hpp"
+#include "tests/unit/support/names.hpp"
+#include "tests/unit/support/refused_calls.hpp"
+
+namespace penstock::detail {
+namespace {
+
+using namespace std::chrono_literals;
+using test::await;
+using test::Child;
+using test::Gate;
+using test::require;
+using test::Shared;
+
+constexpr unsigned kSlots = 20;
+constexpr auto kLong = 20s;             // a bound that no wait may reach
+constexpr auto kSoon = kLongSlice / 2;  // sooner than the safety net
+constexpr auto kParked = 600ms;
+// Sleeps in that time: one slice and one long one, unless a watched process of an earlier test
+// ended; or seven slices, on a machine that is not busy.
+constexpr std::uint64_t kFew = 3;
+constexpr std::uint64_t kMany = 5;
+
+// Participants' slots, without locks: the tests are the judges of who is dead.
+using Slots = std::array<layout::ParticipantSlot, kSlots>;
+
+void sign(layout::ParticipantSlot& slot, std::uint64_t elsewhere = 0) {
+    const os::ProcessIdentity self = os::identify_self();
+    store_relaxed(slot.pid, self.pid);
+    store_relaxed(slot.pid_namespace, self.pid_namespace + elsewhere);
+    store_relaxed(slot.start_time, self.start_time);
+    store_release(slot.word, 2 | layout::ParticipantSlot::kActive);
+}
+
+// A child in a slot that lives until it is killed.
+class Peer {
+public:
+    explicit Peer(layout::ParticipantSlot& slot, std::uint64_t elsewhere = 0)
+        : child_([this, &slot, elsewhere] {
+              sign(slot, elsewhere);
+              ready_.open();
+              for (;;) ::pause();
+          }) {
+        ready_.pass();
+    }
+
+    void kill() const { child_.send(SIGKILL); }
+    // Whether it is dead, reaped or not.
+    [[nodiscard]] bool is_dead() const {
+        siginfo_t info{};
+        return ::waitid(P_PID, static_cast<id_t>(child_.pid()), &info,
+                        WEXITED | WNOHANG | WNOWAIT) != 0 ||
+               info.si_pid != 0;
+    }
+
+private:
+    const Gate ready_;
+    Child child_;
+};
+
+class WatcherTest : public ::testing::Test {
+protected:
+    // A wait that ends when the peer is gone, and what it did.
+    struct Waiter {
+        explicit Waiter(const Slots& slots) {
+            peers.slots = slots.data();
+            peers.end = kSlots;
+            peers.closing = &closing;
+            peers.is_patient = true;
+        }
+
+        template <typename PeerGone>
+        WaitEnd operator()(const Wait& wait, PeerGone&& peer_gone) {
+            sleeps = 0;
+            const WaitEnd end = wait_until(
+                Signal(*word, false), budget, wait, sleeps, [] { return false; },
+                [&] {
+                    ++looks;
+                    return closing.is_cancelled() || peer_gone();
+                },
+                peers);
+            looks = 0;
+            return end;
+        }
+        WaitEnd operator()(const Wait& wait) {
+            return (*this)(wait, [] { return false; });
+        }
+
+        // From here on the watcher watches these peers, so that the second sleep of a wait is long.
+        void prepare() {
+            (*this)(4 * kSliceBeforeWatcher);
+            await([this] {
+                Watcher* const watcher = Watcher::running();
+                return watcher != nullptr && watcher->watches(peers);
+            });
+        }
+        void await_second_sleep() const {
+            await([this] { return looks.load() >= 2; });
+        }
+
+        const Shared<layout::SignalWord> word;
+        SpinBudget budget{1};
+        Cancel closing;
+        Peers peers;
+        std::uint64_t sleeps = 0;
+        std::atomic<unsigned> looks{0};
+    };
+
+    // Runs `act` in a thread when the wait sleeps for long; the time from there to the wait's end.
+    template <typename PeerGone, typename Act>
+    Clock::duration time_to_end(Waiter& waiter, const Wait& wait, WaitEnd expected,
+                                PeerGone&& peer_gone, Act&& act) {
+        Clock::time_point start;
+        std::jthread other([&] {
+            waiter.await_second_sleep();
+            start = Clock::now();
+            act();
+        });
+        const WaitEnd end = waiter(wait, peer_gone);
+        const Clock::time_point ended = Clock::now();
+        other.join();
+        require(end == expected);
+        return ended - start;
+    }
+
+    const Shared<Slots> slots_;
+};
+
+TEST_F(WatcherTest, AParkedWaitSleepsForLongWhileItsPeersLive) {
+    const Peer peer((*slots_)[0]);
+    sign((*slots_)[1]);  // this process
+    Waiter waiter(*slots_);
+    waiter.prepare();
+    EXPECT_EQ(waiter(kParked), WaitEnd::Timeout);
+    EXPECT_LE(waiter.sleeps, kFew);
+}
+
+TEST_F(WatcherTest, AnImpatientWaitSleepsInSlices) {
+    const Peer peer((*slots_)[0]);
+    Waiter waiter(*slots_);
+    waiter.prepare();
+    waiter.peers.is_patient = false;
+    EXPECT_EQ(waiter(kParked), WaitEnd::Timeout);
+    EXPECT_GE(waiter.sleeps, kMany);
+}
+
+TEST_F(WatcherTest, ADeathEndsALongSleep) {
+    const Peer peer((*slots_)[3]);
+    Waiter waiter(*slots_);
+    waiter.prepare();
+    const auto took = time_to_end(
+        waiter, kLong, WaitEnd::PeerGone, [&] { return peer.is_dead(); }, [&] { peer.kill(); });
+    EXPECT_LT(took, kSoon);
+    EXPECT_LE(waiter.sleeps, kFew);
+}
+
+TEST_F(WatcherTest, EachOfManyDeathsEndsALongSleep) {
+    std::vector<std::unique_ptr<Peer>> peers;
+    for (auto& slot : *slots_) peers.push_back(std::make_unique<Peer>(slot));
+    Waiter waiter(*slots_);
+    for (unsigned i = 0; i < kSlots; ++i) {
+        waiter.prepare();
+        const auto took = time_to_end(
+            waiter, kLong, WaitEnd::PeerGone, [&] { return peers[i]->is_dead(); },
+            [&] { peers[i]->kill(); });
+        EXPECT_LT(took, kSoon) << i;
+        store_release((*slots_)[i].word, 2);  // as a janitor does
+    }
+}
+
+// The kernel releases locks before it tells of a death, but a lock may be shared with a process
+// that lives on for a moment.
+TEST_F(WatcherTest, AfterADeathThatTheLockDenies) {
+    const Peer peer((*slots_)[0]);
+    Waiter waiter(*slots_);
+    waiter.prepare();
+    std::jthread killer([&] {
+        waiter.await_second_sleep();
+        peer.kill();
+    });
+    EXPECT_EQ(waiter(2 * kParked), WaitEnd::Timeout);
+    EXPECT_GE(waiter.sleeps, kMany) << "it looks in slices from then on";
+    killer.join();
+    EXPECT_EQ(waiter(kParked), WaitEnd::Timeout);
+    EXPECT_GE(waiter.sleeps, kMany) << "later waits, too";
+}
+
+TEST_F(WatcherTest, APeerOfAnotherPidNamespaceIsLookedAtInSlices) {
+    const Peer near((*slots_)[0]);
+    const Peer far((*slots_)[1], 1);
+    Waiter waiter(*slots_);
+    EXPECT_EQ(waiter(kParked), WaitEnd::Timeout);
+    EXPECT_EQ(waiter(kParked), WaitEnd::Timeout);
+    EXPECT_GE(waiter.sleeps, kMany);
+    std::jthread killer([&] {
+        waiter.await_second_sleep();
+        far.kill();
+    });
+    EXPECT_EQ(waiter(kLong, [&] { return far.is_dead(); }), WaitEnd::PeerGone);
+}
+
+TEST_F(WatcherTest, AnotherProcessOfThatNumberIsNotWatched) {
+    const Peer peer((*slots_)[0]);
+    store_relaxed((*slots_)[0].start_time, load_relaxed((*slots_)[0].start_time) + 1);
+    Waiter waiter(*slots_);
+    EXPECT_EQ(waiter(kParked), WaitEnd::Timeout);
+    EXPECT_EQ(waiter(kParked), WaitEnd::Timeout);
+    EXPECT_GE(waiter.sleeps, kMany);
+}
+
+TEST_F(WatcherTest, CancelEndsALongSleep) {
+    sign((*slots_)[0]);
+    Waiter waiter(*slots_);
+    waiter.prepare();
+    Cancel cancel;
+    Wait wait = kLong;
+    wait.cancel = &cancel;
+    const auto nothing = [] { return false; };
+    EXPECT_LT(time_to_end(waiter, wait, WaitEnd::Cancelled, nothing, [&] { cancel.cancel(); }),
+              kSoon);
+    EXPECT_LT(
+        time_to_end(waiter, kLong, WaitEnd::PeerGone, nothing, [&] { waiter.closing.cancel(); }),
+        kSoon);
+}
+
+TEST_F(WatcherTest, CancelWakesNoOtherWait) {
+    sign((*slots_)[0]);
+    Waiter waiter(*slots_);
+    waiter.prepare();
+    std::jthread other([&] {
+        waiter.await_second_sleep();
+        Cancel of_another_wait;
+        for (int i = 0; i < 100; ++i) of_another_wait.cancel();
+    });
+    EXPECT_EQ(waiter(kParked), WaitEnd::Timeout);
+    EXPECT_LE(waiter.sleeps, kFew);
+}
+
+TEST_F(WatcherTest, AskAllWaitsReachesALongSleep) {
+    sign((*slots_)[0]);
+    Waiter waiter(*slots_);
+    waiter.prepare();
+    std::atomic<bool> is_over{false};
+    Wait wait = kLong;
+    wait.context = &is_over;
+    wait.interrupted = [](void* context) {
+        return static_cast<std::atomic<bool>*>(context)->load();
+    };
+    const auto act = [&] {
+        is_over = true;
+        ask_all_waits();
+    };
+    EXPECT_LT(time_to_end(waiter, wait, WaitEnd::Cancelled, [] { return false; }, act), kSoon);
+}
+
+// A forked child uses nothing of its parent's watcher, and starts its own.
+TEST_F(WatcherTest, AForkedChildHasAWatcherOfItsOwn) {
+    sign((*slots_)[0]);
+    Waiter waiter(*slots_);
+    waiter.prepare();
+    Child child([&] {
+        require(Watcher::running() == nullptr);
+        waiter.closing.cancel();  // wakes no wait of the parent
+        ask_all_waits();
+        const Shared<Slots> slots;
+        const Peer peer((*slots)[0]);
+        Waiter own(*slots);
+        own.prepare();
+        const auto took = time_to_end(
+            own, kLong, WaitEnd::PeerGone, [&] { return peer.is_dead(); }, [&] { peer.kill(); });
+        require(took < kSoon);
+    });
+    EXPECT_EQ(waiter(kParked), WaitEnd::Timeout);
+    EXPECT_LE(waiter.sleeps, kFew);
+    EXPECT_EQ(child.wait(), 0);
+}
+
+// As a signal handler in Python may: the child goes on inside its parent's wait.
+TEST_F(WatcherTest, AForkInTheMiddleOfAWait) {
+    sign((*slots_)[0]);
+    Waiter waiter(*slots_);
+    waiter.prepare();
+    struct Forked {
+        pid_t child = -1;
+    } forked;
+    Wait wait = kParked;
+    wait.context = &forked;
+    wait.interrupted = [](void* context) {
+        auto& found = *static_cast<Forked*>(context);
+        if (found.child < 0) found.child = ::fork();
+        return found.child == 0;
+    };
+    const WaitEnd end = waiter(wait);
+    if (forked.child == 0) ::_exit(end == WaitEnd::Cancelled ? 0 : 1);
+    EXPECT_EQ(end, WaitEnd::Timeout);
+    ASSERT_GT(forked.child, 0);
+    int status = -1;
+    EXPECT_EQ(::waitpid(forked.child, &status, 0), forked.child);
+    EXPECT_EQ(status, 0);
+}
+
+// Each fork finds the watcher's mutex in the hands of another thread, or not.
+TEST_F(WatcherTest, ForksBesideBusyWaits) {
+    sign((*slots_)[0]);
+    Waiter waiter(*slots_);
+    waiter.prepare();
+    std::jthread busy([&](const std::stop_token& stop) {
+        Waiter other(*slots_);
+        while (!stop.stop_requested()) {
+            other(1us);
+            ask_all_waits();
+        }
+    });
+    for (int i = 0; i < 200; ++i) {
+        Child child([&] {
+            Waiter own(*slots_);
+            own(1us);
+        });
+        ASSERT_EQ(child.wait(), 0);
+    }
+}
+
+TEST_F(WatcherTest, WithoutPidfdsWaitsSleepInSlices) {
+    Child child([&] {
+        if (!test::refuse_calls({{SYS_pidfd_open, ENOSYS, 0, 0, 0}})) ::_exit(test::kCannotRefuse);
+        const Shared<Slots> slots;
+        const Peer peer((*slots)[0]);
+        Waiter waiter(*slots);
+        require(waiter(kParked) == WaitEnd::Timeout);
+        require(waiter.sleeps >= kMany);
+        require(Watcher::running() == nullptr && !Watcher::may_start());
+        const auto took = time_to_end(
+            waiter, kLong, WaitEnd::PeerGone, [&] { return peer.is_dead(); }, [&] { peer.kill(); });
+        require(took < kSoon);
+    });
+    const int outcome = child.wait();
+    if (outcome == test::kCannotRefuse) GTEST_SKIP() << "no seccomp here";
+    EXPECT_EQ(outcome, 0);
+}
+
+TEST_F(WatcherTest, AfterTheProgramClosedEveryDescriptorAnotherIsStarted) {
+    Child child([&] {
+        const Shared<Slots> slots;
+        sign((*slots)[0]);
+        Waiter waiter(*slots);
+        waiter.prepare();
+        std::jthread daemon([&] {
+            waiter.await_second_sleep();
+            require(::syscall(SYS_close_range, 3, ~0U, 0) == 0);
+        });
+        require(waiter(kParked) == WaitEnd::Timeout);
+        require(waiter.sleeps >= kMany);  // in slices from then on
+        daemon.join();
+        waiter.prepare();
+        require(waiter(kParked) == WaitEnd::Timeout);
+        require(waiter.sleeps <= kFew);
+    });
+    EXPECT_EQ(child.wait(), 0);
+}
+
+// ---- with real segments
+
+class DeathNoticedTest : public test::CleanTest {};
+
+TEST_F(DeathNoticedTest, AReaderOfADeadWriter) {
+    const std::string name = new_name();
+    const Gate made;
+    const Child writer([&] {
+        auto own = BroadcastWriter::create(name);
+        made.open();
+        for (;;) ::pause();
+    });
+    made.pass();
+    auto reader = BroadcastReader::attach(name, 0, kLong);
+    ASSERT_EQ(reader.recv(kParked).code(), ErrorCode::Timeout);
+    Clock::time_point killed;
+    const std::uint64_t before = reader.stats().waits;
+    std::jthread killer([&] {
+        await([&] { return reader.stats().waits > before; });
+        killed = Clock::now();
+        writer.send(SIGKILL);
+    });
+    EXPECT_EQ(reader.recv(kLong).code(), ErrorCode::PeerDied);
+    const Clock::time_point noticed = Clock::now();
+    killer.join();
+    EXPECT_LT(noticed - killed, kSoon);
+}
+
+// A waiting consumer watches those that join during its wait. After the first death it sleeps for
+// long, unless it is told of the next one's coming.
+TEST_F(DeathNoticedTest, AConsumerOfParticipantsThatComeLater) {
+    auto queue = Queue::create(new_name());
+    ASSERT_EQ(queue.take(kParked).code(), ErrorCode::Timeout);
+    std::jthread others([&] {
+        for (std::uint64_t deaths = 1; deaths <= 3; ++deaths) {
+            const Gate attached;
+            const Child other([&] {
+                auto own = Queue::attach(queue.name());
+                attached.open();
+                for (;;) ::pause();
+            });
+            attached.pass();
+            const auto killed = Clock::now();
+            other.send(SIGKILL);
+            await([&] { return queue.stats().deaths == deaths; });
+            EXPECT_LT(Clock::now() - killed, kSoon);
+        }
+        queue.request_close();
+    });
+    EXPECT_EQ(queue.take(kLong).code(), ErrorCode::Cancelled);
+    others.join();
+}
+
+}  // namespace
+}  // namespace penstock::detail
