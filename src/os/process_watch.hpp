@@ -16,8 +16,13 @@ namespace penstock::os {
 // watch ends.
 class ProcessWatch {
 public:
+    // To be called before one is made: keeps this library's code mapped for good, because its
+    // thread may run until the process ends. Waits for the dynamic loader's lock, once. False: the
+    // kernel or a filter of system calls refuses watches.
+    [[nodiscard]] static bool prepare() noexcept;
+
     // Throws std::system_error where the kernel, a filter of system calls or a limit refuses it. It
-    // needs Linux 5.9 and /proc.
+    // needs Linux 5.9 and /proc. Takes no lock of the dynamic loader.
     ProcessWatch();
     ProcessWatch(const ProcessWatch&) = delete;
     ProcessWatch& operator=(const ProcessWatch&) = delete;

@@ -11,6 +11,7 @@
 #include <unistd.h>
 
 #include <array>
+#include <atomic>
 #include <cerrno>
 #include <cstddef>
 #include <cstdio>
@@ -111,10 +112,17 @@ bool drain(int read_end) noexcept {
 
 }  // namespace
 
+bool ProcessWatch::prepare() noexcept {
+    static constinit std::atomic<bool> stays{false};
+    if (!has_calls()) return false;
+    if (!stays.load()) stay_loaded();  // two threads may both do it
+    stays.store(true);
+    return true;
+}
+
 ProcessWatch::ProcessWatch() {
     if (has_calls()) pipe_ = open_closed_in_children(open_pipe);
     if (!pipe_.is_open()) throw std::system_error(errno, std::generic_category(), "pidfd");
-    stay_loaded();
 }
 
 ProcessWatch::~ProcessWatch() {

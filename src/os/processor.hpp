@@ -20,4 +20,9 @@ std::uint32_t current_processor() noexcept;
 // kernel refuses.
 bool step_aside() noexcept;
 
+// Gives up what the calling thread has inherited from its creator: a real-time or other special
+// policy for the ordinary one, and its choice of processors for those on which this library was
+// loaded. What the kernel refuses stays.
+void leave_inherited_schedule() noexcept;
+
 }  // namespace penstock::os

@@ -74,6 +74,17 @@ void restore_affinity(const cpu_set_t& allowed) noexcept {
     ::sched_setaffinity(0, sizeof allowed, &allowed);
 }
 
+// The processors of the thread that loads this library: those of the process, before its threads
+// choose theirs. None where the kernel refuses to tell.
+cpu_set_t affinity_at_start() noexcept {
+    cpu_set_t allowed;
+    CPU_ZERO(&allowed);
+    if (::sched_getaffinity(0, sizeof allowed, &allowed) != 0) CPU_ZERO(&allowed);
+    return allowed;
+}
+
+const cpu_set_t initial_affinity = affinity_at_start();
+
 }  // namespace
 
 unsigned online_processors() noexcept {
@@ -100,6 +111,12 @@ bool step_aside() noexcept {
     if (::sched_setaffinity(0, sizeof others, &others) != 0) return false;
     restore_affinity(allowed);
     return true;
+}
+
+void leave_inherited_schedule() noexcept {
+    const sched_param ordinary{};
+    ::sched_setscheduler(0, SCHED_OTHER, &ordinary);
+    if (CPU_COUNT(&initial_affinity) > 0) restore_affinity(initial_affinity);
 }
 
 }  // namespace penstock::os

@@ -1,4 +1,4 @@
-// Threads that inherit a signal mask with all signals blocked.
+// Threads that inherit a signal mask with all signals blocked, and mutexes that lend priority.
 #include <pthread.h>
 #include <signal.h>
 
@@ -31,6 +31,20 @@ private:
 std::thread start_quiet_thread(std::function<void()> body) {
     const SignalBlock block;
     return std::thread(std::move(body));
+}
+
+void lend_priority(std::mutex& mutex) noexcept {
+    pthread_mutexattr_t attributes;
+    if (::pthread_mutexattr_init(&attributes) != 0) return;
+    // Tried on another mutex first: one that could not be initialized would be of no use.
+    pthread_mutex_t trial;
+    if (::pthread_mutexattr_setprotocol(&attributes, PTHREAD_PRIO_INHERIT) == 0 &&
+        ::pthread_mutex_init(&trial, &attributes) == 0) {
+        ::pthread_mutex_destroy(&trial);
+        ::pthread_mutex_destroy(mutex.native_handle());
+        ::pthread_mutex_init(mutex.native_handle(), &attributes);
+    }
+    ::pthread_mutexattr_destroy(&attributes);
 }
 
 }  // namespace penstock::os

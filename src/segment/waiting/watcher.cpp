@@ -2,12 +2,15 @@
 #include "segment/waiting/watcher.hpp"
 
 #include <algorithm>
+#include <cstdlib>
 #include <exception>
 #include <memory>
 #include <new>
+#include <string_view>
 
 #include "os/clock.hpp"
 #include "os/fork.hpp"
+#include "os/processor.hpp"
 #include "os/thread.hpp"
 #include "segment/waiting/signal.hpp"
 #include "segment/waiting/timing.hpp"
@@ -17,11 +20,18 @@ namespace penstock::detail {
 namespace {
 
 constinit std::atomic<Watcher*> instance{nullptr};
+// By Watcher::prepare().
+constinit std::atomic<bool> is_prepared{false};
 // Fork generation, plus 1, of the process that has started a watcher or tried to.
 constinit std::atomic<std::uint64_t> starter{0};
 
 std::uint64_t own_mark() noexcept {
     return os::fork_generation() + 1;
+}
+
+bool is_wanted() noexcept {
+    const char* const value = std::getenv("PENSTOCK_WATCHER");
+    return value == nullptr || std::string_view(value) != "0";
 }
 
 }  // namespace
@@ -33,12 +43,31 @@ LongWait::~LongWait() {
 }
 
 bool LongWait::is_listed() const noexcept {
-    return watcher_ != nullptr && watcher_->is_of_this_process();
+    return watcher_ != nullptr && fork_generation_ == os::fork_generation();
 }
 
+// All of this state is of a wait in the parent: the child is not listed, has not outlasted a slice,
+// and has not been asked since it was listed.
+void LongWait::begin_anew_in_child() noexcept {
+    if (fork_generation_ == os::fork_generation()) return;
+    fork_generation_ = os::fork_generation();
+    watcher_ = nullptr;
+    is_told_to_ask_.store(false);
+    number_ = 0;
+    marks_ = 0;
+    sleeps_ = 0;
+    has_outlasted_ = false;
+    has_asked_ = false;
+}
+
+// The watcher sets is_told_to_ask_ and changes the word under its mutex. If it did so before
+// watches() took the mutex, the flag is seen here; otherwise it finds the announcement and changes
+// the word, which ends the sleep, also one that has not begun yet.
 std::chrono::nanoseconds LongWait::next_slice() noexcept {
+    is_long_ = false;
     if (peers_.slots == nullptr) return kSlice;
-    if (!is_listed()) {
+    begin_anew_in_child();
+    if (watcher_ == nullptr) {
         watcher_ = has_outlasted_ ? Watcher::start() : Watcher::running();
         if (watcher_ == nullptr) {
             return !has_outlasted_ && Watcher::may_start() ? kSliceBeforeWatcher : kSlice;
@@ -48,23 +77,24 @@ std::chrono::nanoseconds LongWait::next_slice() noexcept {
             return kSlice;
         }
     }
-    const bool are_watched = watcher_->watches(peers_);
+    const bool are_watched = watcher_->watches(peers_, marks_);
+    if (is_told_to_ask_.load()) return std::chrono::nanoseconds::zero();
     is_long_ = are_watched && peers_.is_patient && has_asked_;
     return is_long_ ? kLongSlice : kSlice;
 }
 
 // A wait that is not listed asks rarely, because in Python it takes the GIL: for signals that
 // another thread has received. A listed one asks once after a slice, so that it misses nothing from
-// before it was listed; from then on it is told, and its long slices are so rare that it asks after
-// each.
+// before it was listed; from then on it is told. A long slice that passed is so rare that it asks
+// after each.
 bool LongWait::is_to_ask(os::Woken woken) noexcept {
     constexpr unsigned kSleepsToAsk = 3;
     has_outlasted_ = has_outlasted_ || woken == os::Woken::ByTimeout;
     const bool is_due = woken == os::Woken::BySignal || ++sleeps_ % kSleepsToAsk == 0;
     if (!is_listed()) return is_due;
-    const bool was_roused = is_roused_.exchange(false);
-    const bool is_first = woken == os::Woken::ByTimeout && !has_asked_;
-    const bool asks = is_due || was_roused || is_first || is_long_;
+    const bool is_told = is_told_to_ask_.exchange(false);
+    const bool has_passed = woken == os::Woken::ByTimeout && (is_long_ || !has_asked_);
+    const bool asks = is_due || is_told || has_passed;
     has_asked_ = has_asked_ || asks;
     return asks;
 }
@@ -76,12 +106,16 @@ bool LongWait::is_cancelled() const noexcept {
 
 // The word changes if the wait has announced itself: so this also ends a sleep that has not begun
 // yet. Otherwise the wait is between an announcement and the next, and looks after that.
-void LongWait::rouse() noexcept {
-    is_roused_.store(true);
+void LongWait::rouse(bool is_to_ask) noexcept {
+    if (is_to_ask) is_told_to_ask_.store(true);
     signal_.rouse();
 }
 
 // ---- the watcher, for other threads
+
+void Watcher::prepare() noexcept {
+    is_prepared.store(is_wanted() && os::ProcessWatch::prepare());
+}
 
 Watcher* Watcher::running() noexcept {
     Watcher* const last = instance.load();
@@ -89,20 +123,37 @@ Watcher* Watcher::running() noexcept {
 }
 
 bool Watcher::may_start() noexcept {
-    return starter.load() != own_mark();
+    return is_prepared.load() && starter.load() != own_mark();
 }
 
+// Published before its thread runs, which may end at once and allow a successor: so the successor
+// is the later one in the chain. The exchange fails, or the watcher is foreign, in a child that was
+// forked in the middle of this.
 Watcher* Watcher::start() noexcept {
     if (Watcher* const already = running()) return already;
     std::uint64_t seen = starter.load();
-    if (seen == own_mark() || !starter.compare_exchange_strong(seen, own_mark())) return nullptr;
+    if (!is_prepared.load() || seen == own_mark() ||
+        !starter.compare_exchange_strong(seen, own_mark())) {
+        return nullptr;
+    }
     try {
         auto fresh = std::make_unique<Watcher>();
-        os::start_quiet_thread([own = fresh.get()] { own->run(); }).detach();
-        instance.store(fresh.get());
-        return fresh.release();
+        Watcher* before = fresh->predecessor_;
+        if (instance.compare_exchange_strong(before, fresh.get())) {
+            fresh.release()->start_thread();
+        }
+        return running();
     } catch (const std::exception&) {
         return nullptr;  // this process waits in slices
+    }
+}
+
+// Waits may have listed themselves already.
+void Watcher::start_thread() noexcept {
+    try {
+        os::start_quiet_thread([this] { run(); }).detach();
+    } catch (const std::exception&) {
+        end(false);
     }
 }
 
@@ -120,7 +171,9 @@ void Watcher::ask_all() noexcept {
 
 Watcher::Watcher()
     : fork_generation_(os::fork_generation()), self_(os::identify_self()),
-      predecessor_(instance.load()) {}
+      predecessor_(instance.load()) {
+    os::lend_priority(mutex_);
+}
 
 bool Watcher::is_of_this_process() const noexcept {
     return fork_generation_ == os::fork_generation();
@@ -130,6 +183,7 @@ bool Watcher::enter(LongWait& wait) noexcept {
     try {
         const std::lock_guard lock(mutex_);
         waits_.push_back(&wait);
+        wait.number_ = ++last_number_;
         return true;
     } catch (const std::bad_alloc&) {
         return false;
@@ -141,15 +195,20 @@ void Watcher::leave(LongWait& wait) noexcept {
     std::erase(waits_, &wait);
 }
 
-bool Watcher::watches(const Peers& peers) noexcept {
+bool Watcher::watches(const Peers& peers, std::uint64_t& marks) noexcept {
     try {
-        const std::lock_guard lock(mutex_);
-        if (is_over_.load()) return false;
         bool are_watched = true;
-        for (unsigned slot = peers.first; slot < peers.end; ++slot) {
-            are_watched = is_watched(peers.slots[slot]) && are_watched;
+        bool has_asked = false;
+        {
+            const std::lock_guard lock(mutex_);
+            marks = 0;
+            if (is_over_.load()) return false;
+            for (unsigned slot = peers.first; slot < peers.end; ++slot) {
+                are_watched = is_watched(peers.slots[slot], marks) && are_watched;
+            }
+            has_asked = !asked_.empty();
         }
-        if (!asked_.empty()) watch_.raise();
+        if (has_asked) watch_.raise();
         return are_watched;
     } catch (const std::bad_alloc&) {
         return false;
@@ -158,7 +217,7 @@ bool Watcher::watches(const Peers& peers) noexcept {
 
 // A slot that is signed anew at this moment may yield a wrong process: its new participant notifies
 // the waits that look at it once it has announced itself, and they look again.
-bool Watcher::is_watched(const layout::ParticipantSlot& slot) {
+bool Watcher::is_watched(const layout::ParticipantSlot& slot, std::uint64_t& marks) {
     // pairs with: the release in Participants::announce(): the slot is signed
     if ((load_acquire(slot.word) & layout::ParticipantSlot::kActive) == 0) return true;
     const std::uint64_t pid = load_relaxed(slot.pid);
@@ -168,12 +227,17 @@ bool Watcher::is_watched(const layout::ParticipantSlot& slot) {
         return false;
     }
     if (process == Process{self_.pid, self_.start_time}) return true;
+    marks |= mark_of(process.first);
     const auto known = processes_.find(process);
     if (known != processes_.end()) return known->second == State::Watched;
     if (!has_room_for_one()) return false;
     processes_.emplace(process, State::Asked);
     asked_.push_back(process);
     return false;
+}
+
+std::uint64_t Watcher::mark_of(std::uint32_t pid) noexcept {
+    return std::uint64_t{1} << (pid % 64U);
 }
 
 // Forgets the processes that are not watched, if there are many; not more often than asking for
@@ -192,6 +256,7 @@ bool Watcher::has_room_for_one() noexcept {
 // ---- the watcher, in its thread
 
 void Watcher::run() noexcept {
+    os::leave_inherited_schedule();
     bool is_at_work = watch_.begin();
     bool may_be_replaced = is_at_work;
     try {
@@ -203,10 +268,14 @@ void Watcher::run() noexcept {
     } catch (const std::bad_alloc&) {
         may_be_replaced = false;
     }
+    end(may_be_replaced);
+}
+
+// Listed waits go on in slices.
+void Watcher::end(bool may_be_replaced) noexcept {
     is_over_.store(true);
     if (may_be_replaced) starter.store(0);
-    const std::lock_guard lock(mutex_);
-    rouse_all();
+    rouse({.is_over = true});
 }
 
 // Watches the processes that waits have asked for. Those that can't be watched may have ended since
@@ -223,31 +292,60 @@ void Watcher::serve() {
 }
 
 void Watcher::settle(const Process& process, bool is_watched) noexcept {
-    const std::lock_guard lock(mutex_);
-    const auto known = processes_.find(process);
-    if (known != processes_.end()) known->second = is_watched ? State::Watched : State::Unwatched;
-    if (!is_watched) rouse_all();
+    {
+        const std::lock_guard lock(mutex_);
+        const auto known = processes_.find(process);
+        if (known != processes_.end()) {
+            known->second = is_watched ? State::Watched : State::Unwatched;
+        }
+    }
+    if (!is_watched) rouse({.marks = mark_of(process.first)});
 }
 
 // A process that has ended is not watched: a wait that looks and finds that its lock is still held
-// goes on in slices.
+// goes on in slices. All are noted before the first wait is roused, so that none that looks again
+// takes one of them for watched.
 void Watcher::note(const std::vector<std::uint32_t>& ended) noexcept {
-    const bool is_for_all = asks_all_.exchange(false) || !ended.empty();
-    const std::lock_guard lock(mutex_);
-    for (const std::uint32_t pid : ended) {
-        for (auto one = processes_.lower_bound({pid, 0});
-             one != processes_.end() && one->first.first == pid; ++one) {
-            one->second = State::Unwatched;
+    Reason reason{.is_to_ask = asks_all_.exchange(false)};
+    {
+        const std::lock_guard lock(mutex_);
+        for (const std::uint32_t pid : ended) {
+            reason.marks |= mark_of(pid);
+            for (auto one = processes_.lower_bound({pid, 0});
+                 one != processes_.end() && one->first.first == pid; ++one) {
+                one->second = State::Unwatched;
+            }
         }
     }
-    if (is_for_all) return rouse_all();
-    for (LongWait* const wait : waits_) {
-        if (wait->is_cancelled()) wait->rouse();
-    }
+    rouse(reason);
 }
 
-void Watcher::rouse_all() noexcept {
-    for (LongWait* const wait : waits_) wait->rouse();
+// Waits that are listed from here on look after that by themselves. The mutex is free between two
+// waits: those that are awake already need it.
+void Watcher::rouse(const Reason& reason) noexcept {
+    std::uint64_t last = kNone;
+    {
+        const std::lock_guard lock(mutex_);
+        last = last_number_;
+    }
+    std::uint64_t number = kNone;
+    do {
+        number = rouse_next(number, reason);
+    } while (number != kNone && number < last);
+}
+
+// The number of the next wait that was roused; kNone if there was none.
+std::uint64_t Watcher::rouse_next(std::uint64_t after, const Reason& reason) noexcept {
+    const std::lock_guard lock(mutex_);
+    const auto is_concerned = [&reason](const LongWait* wait) {
+        return reason.is_to_ask || reason.is_over || (wait->marks_ & reason.marks) != 0 ||
+               wait->is_cancelled();
+    };
+    const auto next = std::ranges::upper_bound(waits_, after, {}, &LongWait::number_);
+    const auto found = std::find_if(next, waits_.end(), is_concerned);
+    if (found == waits_.end()) return kNone;
+    (*found)->rouse(reason.is_to_ask);
+    return (*found)->number_;
 }
 
 }  // namespace penstock::detail

@@ -12,6 +12,7 @@
 #include <utility>
 #include <vector>
 
+#include "os/fork.hpp"
 #include "os/futex.hpp"
 #include "os/process.hpp"
 #include "os/process_watch.hpp"
@@ -34,8 +35,9 @@ public:
     LongWait& operator=(const LongWait&) = delete;
     ~LongWait();
 
-    // The longest next sleep. To be called after the announcement, and before the looks at the
-    // peers and at Cancel: what changes after those looks ends the sleep.
+    // The longest next sleep; none if the watcher has asked for a look at `interrupted` meanwhile.
+    // To be called after the announcement, and before the looks at the peers and at Cancel: what
+    // changes after those looks ends the sleep.
     std::chrono::nanoseconds next_slice() noexcept;
     // Whether Wait::interrupted is due, after a sleep that ended so.
     bool is_to_ask(os::Woken woken) noexcept;
@@ -45,15 +47,22 @@ private:
 
     // False also in a forked child, where the watcher does not exist.
     [[nodiscard]] bool is_listed() const noexcept;
+    // In a child that was forked in the middle of this wait: the wait begins anew.
+    void begin_anew_in_child() noexcept;
     // For the watcher, under its mutex.
     [[nodiscard]] bool is_cancelled() const noexcept;
-    void rouse() noexcept;
+    void rouse(bool is_to_ask) noexcept;
 
     Signal& signal_;
     const Wait& wait_;
     const Peers& peers_;
+    std::uint64_t fork_generation_ = os::fork_generation();
     Watcher* watcher_ = nullptr;  // that lists this wait
-    std::atomic<bool> is_roused_{false};
+    // Set by the watcher, under its mutex: `interrupted` is due.
+    std::atomic<bool> is_told_to_ask_{false};
+    // The watcher's, under its mutex: see Watcher::enter() and watches().
+    std::uint64_t number_ = 0;
+    std::uint64_t marks_ = 0;
     unsigned sleeps_ = 0;
     bool has_outlasted_ = false;  // a slice
     bool has_asked_ = false;      // since it was listed
@@ -65,9 +74,13 @@ private:
 // nothing there touches the parent's, whose mutex may be locked.
 class Watcher {
 public:
+    // To be called when a handle is created or attached, outside of waits: lets later waits start a
+    // watcher, unless the environment variable PENSTOCK_WATCHER is "0" or the system refuses
+    // process watches. May wait for the dynamic loader's lock, which waits don't take. Any thread.
+    static void prepare() noexcept;
     // Null: there is none (yet).
     static Watcher* running() noexcept;
-    // False: starting one has failed, or another thread is at it.
+    // False: not prepared, or starting one has failed, or another thread is at it.
     static bool may_start() noexcept;
     // The running watcher, or a new one; null if there can be none, or another thread starts it.
     static Watcher* start() noexcept;
@@ -86,21 +99,33 @@ public:
     // Lists a wait, until leave(). False: no memory.
     [[nodiscard]] bool enter(LongWait& wait) noexcept;
     void leave(LongWait& wait) noexcept;
-    // Whether the end of each of these peers will wake the listed waits. Those that are not watched
-    // yet will be in a moment, if they can.
-    [[nodiscard]] bool watches(const Peers& peers) noexcept;
+    // Whether the end of each of these peers will wake a listed wait that has these marks. Those
+    // that are not watched yet will be in a moment, if they can. `marks` gets a bit for each
+    // process, which others may share; it is guarded by the mutex, as is what the waits do.
+    [[nodiscard]] bool watches(const Peers& peers, std::uint64_t& marks) noexcept;
 
 private:
     enum class State : std::uint8_t { Asked, Watched, Unwatched };
     using Process = std::pair<std::uint32_t, std::uint64_t>;  // pid and start time
+    // Which waits are to be roused, besides those that were cancelled.
+    struct Reason {
+        bool is_to_ask = false;   // all, and each calls `interrupted`
+        bool is_over = false;     // all
+        std::uint64_t marks = 0;  // those that have one of them
+    };
+    static constexpr std::uint64_t kNone = 0;  // no wait has that number
 
+    static std::uint64_t mark_of(std::uint32_t pid) noexcept;
+    void start_thread() noexcept;
     void run() noexcept;
+    void end(bool may_be_replaced) noexcept;
     void serve();
     void settle(const Process& process, bool is_watched) noexcept;
     void note(const std::vector<std::uint32_t>& ended) noexcept;
-    void rouse_all() noexcept;
-    // The caller holds the mutex, here and in rouse_all().
-    [[nodiscard]] bool is_watched(const layout::ParticipantSlot& slot);
+    void rouse(const Reason& reason) noexcept;
+    std::uint64_t rouse_next(std::uint64_t after, const Reason& reason) noexcept;
+    // The caller holds the mutex.
+    [[nodiscard]] bool is_watched(const layout::ParticipantSlot& slot, std::uint64_t& marks);
     [[nodiscard]] bool has_room_for_one() noexcept;
 
     const std::uint64_t fork_generation_;
@@ -110,8 +135,9 @@ private:
     std::atomic<bool> asks_all_{false};
     Watcher* const predecessor_;  // keeps it reachable: leak checkers
 
-    std::mutex mutex_;  // guards the rest
-    std::vector<LongWait*> waits_;
+    std::mutex mutex_;              // guards the rest
+    std::vector<LongWait*> waits_;  // in the order of their numbers
+    std::uint64_t last_number_ = kNone;
     std::map<Process, State> processes_;
     std::vector<Process> asked_;
     std::int64_t next_purge_ = 0;

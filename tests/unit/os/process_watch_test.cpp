@@ -194,7 +194,9 @@ TEST(ProcessWatchTest, TheProgramClosesItsOwnFilesAndTheWatchesPipe) {
 TEST(ProcessWatchTest, ARefusedCallIsAnError) {
     for (const long number : {SYS_pidfd_open, SYS_close_range}) {
         Child child([number] {
+            require(ProcessWatch::prepare());
             if (!test::refuse_calls({{number, ENOSYS, 0, 0, 0}})) ::_exit(test::kCannotRefuse);
+            require(!ProcessWatch::prepare());
             try {
                 ProcessWatch processes;
             } catch (const std::system_error& error) {

@@ -5,6 +5,8 @@
 #include <sched.h>
 #include <unistd.h>
 
+#include <thread>
+
 #include "tests/unit/support/child.hpp"
 
 namespace penstock::os {
@@ -12,6 +14,8 @@ namespace {
 
 using test::Child;
 using test::require;
+
+constexpr int kCannotChoose = 77;  // the exit code of a child
 
 cpu_set_t allowed_processors() {
     cpu_set_t allowed;
@@ -79,6 +83,28 @@ TEST(ProcessorTest, SteppingAsideMovesTheThreadAndKeepsItsAffinity) {
         ASSERT_TRUE(CPU_EQUAL(&before, &after));
     }
     EXPECT_TRUE(has_moved);
+}
+
+TEST(ProcessorTest, AThreadLeavesTheScheduleOfItsCreator) {
+    const cpu_set_t before = allowed_processors();
+    Child child([&] {
+        const sched_param ordinary{};
+        if (::sched_setscheduler(0, SCHED_BATCH, &ordinary) != 0) ::_exit(kCannotChoose);
+        pin_to_first();
+        std::thread heir([&] {
+            require(::sched_getscheduler(0) == SCHED_BATCH);
+            leave_inherited_schedule();
+            require(::sched_getscheduler(0) == SCHED_OTHER);
+            const cpu_set_t after = allowed_processors();
+            require(CPU_EQUAL(&before, &after) != 0);
+        });
+        heir.join();
+        const cpu_set_t own = allowed_processors();
+        require(CPU_COUNT(&own) == 1 && ::sched_getscheduler(0) == SCHED_BATCH);
+    });
+    const int outcome = child.wait();
+    if (outcome == kCannotChoose) GTEST_SKIP() << "the policy can't be chosen here";
+    EXPECT_EQ(outcome, 0);
 }
 
 }  // namespace

@@ -3,6 +3,7 @@
 #include "segment/waiting/watcher.hpp"
 
 #include <gtest/gtest.h>
+#include <sched.h>
 #include <sys/syscall.h>
 #include <sys/wait.h>
 #include <unistd.h>
@@ -11,7 +12,10 @@
 #include <atomic>
 #include <chrono>
 #include <cstdint>
+#include <cstdlib>
+#include <filesystem>
 #include <memory>
+#include <string>
 #include <thread>
 #include <vector>
 
@@ -39,8 +43,8 @@ constexpr unsigned kSlots = 20;
 constexpr auto kLong = 20s;             // a bound that no wait may reach
 constexpr auto kSoon = kLongSlice / 2;  // sooner than the safety net
 constexpr auto kParked = 600ms;
-// Sleeps in that time: one slice and one long one, unless a watched process of an earlier test
-// ended; or seven slices, on a machine that is not busy.
+// Sleeps in that time: one slice and one long one, unless a process of an earlier test ended whose
+// number has the same mark; or seven slices, on a machine that is not busy.
 constexpr std::uint64_t kFew = 3;
 constexpr std::uint64_t kMany = 5;
 
@@ -67,6 +71,7 @@ public:
         ready_.pass();
     }
 
+    [[nodiscard]] pid_t pid() const noexcept { return child_.pid(); }
     void kill() const { child_.send(SIGKILL); }
     // Whether it is dead, reaped or not.
     [[nodiscard]] bool is_dead() const {
@@ -83,6 +88,8 @@ private:
 
 class WatcherTest : public ::testing::Test {
 protected:
+    WatcherTest() { Watcher::prepare(); }
+
     // A wait that ends when the peer is gone, and what it did.
     struct Waiter {
         explicit Waiter(const Slots& slots) {
@@ -112,10 +119,12 @@ protected:
         // From here on the watcher watches these peers, so that the second sleep of a wait is long.
         void prepare() {
             (*this)(4 * kSliceBeforeWatcher);
-            await([this] {
-                Watcher* const watcher = Watcher::running();
-                return watcher != nullptr && watcher->watches(peers);
-            });
+            await([this] { return are_watched(); });
+        }
+        [[nodiscard]] bool are_watched() const {
+            std::uint64_t marks = 0;
+            Watcher* const watcher = Watcher::running();
+            return watcher != nullptr && watcher->watches(peers, marks);
         }
         void await_second_sleep() const {
             await([this] { return looks.load() >= 2; });
@@ -189,6 +198,32 @@ TEST_F(WatcherTest, EachOfManyDeathsEndsALongSleep) {
         EXPECT_LT(took, kSoon) << i;
         store_release((*slots_)[i].word, 2);  // as a janitor does
     }
+}
+
+TEST_F(WatcherTest, ADeathWakesNoWaitForOthers) {
+    const Peer peer((*slots_)[0]);
+    Waiter waiter(*slots_);
+    waiter.prepare();
+    const Shared<Slots> others;
+    std::vector<std::unique_ptr<Peer>> mortals;
+    for (auto& slot : *others) {
+        mortals.push_back(std::make_unique<Peer>(slot));
+        // It has the same mark: a wait for it and one for the peer are not told apart.
+        if (mortals.back()->pid() % 64 == peer.pid() % 64) store_release(slot.word, 2);
+    }
+    Waiter elsewhere(*others);
+    elsewhere.prepare();
+    std::jthread killer([&] {
+        waiter.await_second_sleep();
+        for (unsigned i = 0; i < kSlots; ++i) {
+            if (mortals[i]->pid() % 64 == peer.pid() % 64) continue;
+            mortals[i]->kill();
+            await([&] { return !elsewhere.are_watched(); });  // its death was noted
+            store_release((*others)[i].word, 2);
+        }
+    });
+    EXPECT_EQ(waiter(kParked), WaitEnd::Timeout);
+    EXPECT_LE(waiter.sleeps, kFew);
 }
 
 // The kernel releases locks before it tells of a death, but a lock may be shared with a process
@@ -276,6 +311,89 @@ TEST_F(WatcherTest, AskAllWaitsReachesALongSleep) {
     EXPECT_LT(time_to_end(waiter, wait, WaitEnd::Cancelled, [] { return false; }, act), kSoon);
 }
 
+// It is told while it is awake and not announced, so that no word changes and no sleep ends.
+TEST_F(WatcherTest, AskAllWaitsReachesAWaitThatIsAwake) {
+    struct Asked {
+        std::atomic<unsigned> other{0};  // how often the wait that is listed later was asked
+        std::atomic<bool> is_armed{false};
+        bool is_told = false;
+    } asked;
+    sign((*slots_)[0]);
+    Waiter waiter(*slots_);
+    waiter.prepare();
+    Waiter other(*slots_);
+    Wait of_other = kLong;
+    of_other.context = &asked;
+    of_other.interrupted = [](void* context) {
+        ++static_cast<Asked*>(context)->other;
+        return false;
+    };
+    Wait wait = kLong;
+    wait.context = &asked;
+    wait.interrupted = [](void* context) {
+        auto& found = *static_cast<Asked*>(context);
+        if (found.is_told) return true;
+        if (!found.is_armed.load()) return false;
+        await([&] { return found.other.load() == 1; });
+        ask_all_waits();
+        await([&] { return found.other.load() == 2; });  // this wait was told before
+        found.is_told = true;
+        return false;
+    };
+    std::jthread listed_later;
+    const auto act = [&] {
+        listed_later = std::jthread([&] { other(of_other); });
+        other.await_second_sleep();
+        asked.other = 0;
+        asked.is_armed = true;
+        ask_all_waits();
+    };
+    const auto took = time_to_end(waiter, wait, WaitEnd::Cancelled, [] { return false; }, act);
+    EXPECT_LT(took, kSoon);
+    other.closing.cancel();
+}
+
+TEST_F(WatcherTest, ItsThreadInheritsNoPolicy) {
+    Child child([] {
+        const sched_param ordinary{};
+        if (::sched_setscheduler(0, SCHED_BATCH, &ordinary) != 0) ::_exit(test::kCannotRefuse);
+        const Shared<Slots> slots;
+        sign((*slots)[0]);
+        Waiter waiter(*slots);
+        waiter.prepare();
+        unsigned others = 0;
+        for (const auto& entry : std::filesystem::directory_iterator("/proc/self/task")) {
+            const pid_t thread = std::stoi(entry.path().filename().string());
+            if (thread == ::getpid()) continue;
+            require(::sched_getscheduler(thread) == SCHED_OTHER);
+            ++others;
+        }
+        require(others >= 1);
+    });
+    const int outcome = child.wait();
+    if (outcome == test::kCannotRefuse) GTEST_SKIP() << "the policy can't be chosen here";
+    EXPECT_EQ(outcome, 0);
+}
+
+TEST_F(WatcherTest, AProcessMayOptOut) {
+    Child child([] {
+        ::setenv("PENSTOCK_WATCHER", "0", 1);
+        Watcher::prepare();
+        const Shared<Slots> slots;
+        const Peer peer((*slots)[0]);
+        Waiter waiter(*slots);
+        for (int i = 0; i < 2; ++i) {
+            require(waiter(kParked) == WaitEnd::Timeout);
+            require(waiter.sleeps >= kMany);
+        }
+        require(Watcher::running() == nullptr && !Watcher::may_start());
+        ::setenv("PENSTOCK_WATCHER", "1", 1);
+        Watcher::prepare();
+        waiter.prepare();
+    });
+    EXPECT_EQ(child.wait(), 0);
+}
+
 // A forked child uses nothing of its parent's watcher, and starts its own.
 TEST_F(WatcherTest, AForkedChildHasAWatcherOfItsOwn) {
     sign((*slots_)[0]);
@@ -298,23 +416,29 @@ TEST_F(WatcherTest, AForkedChildHasAWatcherOfItsOwn) {
     EXPECT_EQ(child.wait(), 0);
 }
 
-// As a signal handler in Python may: the child goes on inside its parent's wait.
+// As a signal handler in Python may: the child goes on inside its parent's wait, like a wait that
+// has just begun.
 TEST_F(WatcherTest, AForkInTheMiddleOfAWait) {
     sign((*slots_)[0]);
     Waiter waiter(*slots_);
     waiter.prepare();
     struct Forked {
         pid_t child = -1;
+        unsigned asked_in_child = 0;
     } forked;
     Wait wait = kParked;
     wait.context = &forked;
     wait.interrupted = [](void* context) {
         auto& found = *static_cast<Forked*>(context);
+        if (found.child == 0) ++found.asked_in_child;
         if (found.child < 0) found.child = ::fork();
-        return found.child == 0;
+        return false;
     };
     const WaitEnd end = waiter(wait);
-    if (forked.child == 0) ::_exit(end == WaitEnd::Cancelled ? 0 : 1);
+    if (forked.child == 0) {
+        const bool has_its_own = Watcher::running() != nullptr;
+        ::_exit(end == WaitEnd::Timeout && has_its_own && forked.asked_in_child > 0 ? 0 : 1);
+    }
     EXPECT_EQ(end, WaitEnd::Timeout);
     ASSERT_GT(forked.child, 0);
     int status = -1;
@@ -346,6 +470,7 @@ TEST_F(WatcherTest, ForksBesideBusyWaits) {
 TEST_F(WatcherTest, WithoutPidfdsWaitsSleepInSlices) {
     Child child([&] {
         if (!test::refuse_calls({{SYS_pidfd_open, ENOSYS, 0, 0, 0}})) ::_exit(test::kCannotRefuse);
+        Watcher::prepare();
         const Shared<Slots> slots;
         const Peer peer((*slots)[0]);
         Waiter waiter(*slots);
