@@ -6,23 +6,27 @@
  *   ------------+--------------------------------------------------------------------------------
  *   list        | LongWait::next_slice, Watcher::watches
  *   look        | wait_until: peer_gone, Cancel
- *   rouse       | LongWait::rouse, Signal::rouse, with the watcher's mutex
+ *   ask         | LongWait::is_to_ask, Wait::interrupted
+ *   rouse       | Watcher::rouse_next, LongWait::rouse, Signal::rouse, with the watcher's mutex
  *   serve       | Watcher::serve, settle; os::ProcessWatch::add
- *   note        | Watcher::note, run
+ *   note        | Watcher::note, run; the mutex is free before the waits are roused
  *   Peer        | the kernel: locks are released, then the pidfd is readable. A process that was
  *               | forked off and has not closed its copy yet may hold the lock for longer
  *   Joiner      | QueueCore::join, StoreCore::join
  *   Canceller   | Cancel::cancel
+ *   Asker       | what `interrupted` looks at, then ask_all_waits()
  *   Other       | a waker of another wait on the same word
  *
  * Checked: the waiter does not sleep for ever (invalid end states): it notices that the lock is
  * free, whatever the order of its look, its sleep, the peer's death and the watcher's steps.
  * -DJOINS: the peer joins while the waiter waits, and dies. -DCANCELS: the peer lives, the wait is
- * cancelled.
+ * cancelled. -DASKS: the peer lives, and what `interrupted` looks at changes.
  * Negative controls: -DNO_CHANGE (rouse wakes sleepers and does not change the word), -DASSUME
  * (sleeps long when it has asked), -DTRUST_PIDFD (the dead stay watched), -DJOINS -DNO_NOTICE,
- * -DCANCELS -DRAISE_FIRST, -DCANCELS -DLIST_LATE (after the look). -DLIST_LATE alone must pass: a
- * peer that ends before the wait is listed is not watched any more.
+ * -DCANCELS -DRAISE_FIRST, -DCANCELS -DLIST_LATE (after the look), -DASKS -DNO_LOOK_AT_FLAG (sleeps
+ * long although it was told to ask while it was awake), -DASKS -DLONG_AT_ONCE (before it has asked
+ * since it was listed). -DLIST_LATE alone must pass: a peer that ends before the wait is listed is
+ * not watched any more.
  */
 mtype = { Unknown, Asked, Watched, Unwatched };
 
@@ -36,6 +40,7 @@ bool in_set;          /* the pidfd is in the epoll set */
 bool readable;        /* the pidfd: the peer has ended */
 bool lock = true;
 bool cancelled;
+bool due, asks_all, told;  /* ASKS: interrupted() is true; for the watcher; for the wait */
 #ifdef JOINS
 bool joined;
 #else
@@ -59,6 +64,27 @@ inline rouse() {
     asleep = false
 }
 
+/* The exchange of the flag, and interrupted(). */
+inline ask() {
+    d_step { is_told = told; told = false };
+    if
+    :: is_told || has_passed -> has_asked = true;
+       if
+       :: due -> break
+       :: else
+       fi
+    :: else
+    fi;
+    d_step { is_told = false; has_passed = false }
+}
+
+/* A sleep before the first ask is no long one. */
+#if defined(ASKS) && !defined(LONG_AT_ONCE)
+#define MAY_BE_LONG has_asked
+#else
+#define MAY_BE_LONG true
+#endif
+
 inline list() {
     atomic {
         !mutex ->
@@ -70,14 +96,14 @@ inline list() {
 #ifdef ASSUME
         is_long = !joined || state == Watched || state == Asked
 #else
-        is_long = !joined || state == Watched
+        is_long = MAY_BE_LONG && (!joined || state == Watched)
 #endif
     }
 }
 
 proctype Waiter() {
     byte seen;
-    bool is_long;
+    bool is_long, is_told, has_passed, has_asked;
     announce();
     do
     ::
@@ -91,11 +117,17 @@ proctype Waiter() {
 #ifdef LIST_LATE
        list();
 #endif
-       d_step { asleep = (word == seen) };
+#if defined(ASKS) && !defined(NO_LOOK_AT_FLAG)
+       is_told = told;
+#endif
+       d_step { asleep = (word == seen && !is_told); is_told = false };
        if
        :: !asleep
-       :: atomic { asleep && !is_long -> asleep = false }  /* the end of a slice */
+       :: atomic { asleep && !is_long -> asleep = false; has_passed = true }  /* of a slice */
        fi;
+#ifdef ASKS
+       ask();
+#endif
        if
        :: word != seen -> announce()
        :: else
@@ -105,27 +137,28 @@ proctype Waiter() {
 }
 
 proctype Watcher() {
-    bool is_gone;
+    bool is_gone, is_to_ask;
 end:
     do
     :: atomic { in_set && readable -> in_set = false };
-       atomic {
-           !mutex -> mutex = true;
 #ifndef TRUST_PIDFD
-           state = Unwatched
+       atomic { !mutex -> state = Unwatched };
 #endif
-       };
+       atomic { !mutex -> mutex = true };
        if
        :: listed -> rouse()
        :: else
        fi;
        mutex = false
     :: atomic { raised -> raised = false };
+       d_step { is_to_ask = asks_all; asks_all = false };
        atomic { !mutex -> mutex = true };
        if
-       :: listed && cancelled -> rouse()
+       :: listed && is_to_ask -> told = true; rouse()
+       :: listed && !is_to_ask && cancelled -> rouse()
        :: else
        fi;
+       is_to_ask = false;
        mutex = false;
        atomic {
            if
@@ -139,10 +172,8 @@ end:
            :: in_set = true  /* if it is readable by now, the next wait returns at once */
            fi
        };
-       atomic {
-           !mutex -> mutex = true;
-           state = (is_gone -> Unwatched : Watched)
-       };
+       atomic { !mutex -> state = (is_gone -> Unwatched : Watched) };
+       atomic { !mutex -> mutex = true };
 #ifndef ASSUME
        if
        :: is_gone && listed -> rouse()
@@ -182,6 +213,12 @@ proctype Canceller() {
 #endif
 }
 
+proctype Asker() {
+    due = true;
+    asks_all = true;
+    raised = true
+}
+
 proctype Other() {
     if
     :: word & 1 ->
@@ -209,6 +246,8 @@ init {
         run Other();
 #ifdef CANCELS
         run Canceller()
+#elif defined(ASKS)
+        run Asker()
 #else
         run Peer()
 #endif

@@ -155,6 +155,25 @@ def test_a_signal(reader: penstock.BroadcastReader) -> None:
     timer.join()
 
 
+@pytest.mark.parametrize(("value", "threads"), [("0", 1), ("1", 2)])
+def test_a_process_may_do_without_the_thread(name: str, value: str, threads: int) -> None:
+    with Broadcast.create(name, readers=1):
+        outcome = run_script(
+            """
+            import os, sys, penstock
+            with penstock.Broadcast.attach(sys.argv[1], rank=0) as reader:
+                try:
+                    reader.recv(timeout=float(sys.argv[2]))
+                except penstock.Timeout:
+                    print(len(os.listdir("/proc/self/task")))
+            """,
+            name,
+            str(PARKED),
+            env=os.environ | {"PENSTOCK_WATCHER": value, "OPENBLAS_NUM_THREADS": "1"},
+        )
+    assert (outcome.stdout.strip(), outcome.stderr) == (str(threads), "")
+
+
 def test_the_end_of_a_process_with_parked_daemon_threads(name: str) -> None:
     with Broadcast.create(name, readers=4):
         outcome = run_script(
