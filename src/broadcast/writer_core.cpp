@@ -164,11 +164,13 @@ Status WriterCore::wait_for_readers(std::uint64_t needed, std::uint64_t comforta
     // A caller that tries again after a failure is blocked since its first try.
     if (!std::exchange(blocked, true)) store_relaxed(state.blocked_since, os::monotonic_ns());
     PENSTOCK_CRASH_POINT("broadcast.wait.noted");
-    // Not patient: neither a reader that stops between `needed` and `wanted` notifies, nor a file
-    // system that has room again.
+    // Neither a reader that stops between `needed` and `wanted` notifies, nor a file system that
+    // has room again.
+    Peers blockers = peers();
+    blockers.slices = Slices::Growing;
     const WaitEnd end = wait_until(
         space, spin, wait, sleeps, ready, [this] { return is_to_end_wait() || reap_readers(); },
-        peers());
+        blockers);
     if (segment->is_foreign()) return segment->why_foreign();
     store_relaxed(state.sleeps, sleeps);
     PENSTOCK_CRASH_POINT("broadcast.wait.ended");
@@ -526,7 +528,7 @@ Status WriterCore::wait_ready(const Wait& wait) noexcept {
     // An active gate may be a dead reader's: only the kernel's lock tells.
     const auto any_dead = [this] { return is_to_end_wait() || reap_readers(); };
     Peers joiners = peers();
-    joiners.is_patient = true;  // a reader notifies when its gate is active
+    joiners.slices = Slices::Long;  // a reader notifies when its gate is active
     for (;;) {
         WaitEnd end = wait_until(space, spin, wait, sleeps, all_active, any_dead, joiners);
         if (end == WaitEnd::Ready && !any_dead()) {

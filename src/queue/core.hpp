@@ -137,9 +137,14 @@ struct QueueCore final : Attachment {
     }
 
     // A waiting consumer whose request is in the line also tends it, every kSlice. One that is not
-    // in the line is notified of each message, so its wait is patient, unless memory is to be
-    // trimmed.
+    // in the line is notified of each message. A producer is not notified of a slot that another
+    // one was overtaken in and gave up, for example.
     enum class Side : std::uint8_t { Producer, Consumer, InLine };
+    // Short on both sides while memory is to be trimmed soon.
+    [[nodiscard]] Slices slices_of(Side side) const noexcept {
+        if (side == Side::InLine || load_relaxed(last_freed) != 0) return Slices::Short;
+        return side == Side::Consumer ? Slices::Long : Slices::Growing;
+    }
     template <typename Ready>
     WaitEnd wait_for(Side side, Signal signal, SpinBudget& spin, const Wait& wait,
                      Ready&& ready) noexcept;
@@ -213,7 +218,7 @@ WaitEnd QueueCore::wait_for(Side side, Signal signal, SpinBudget& spin, const Wa
         if (segment->is_foreign()) return true;
         if (side == Side::InLine) line.tend();
         trim_when_idle();
-        peers.is_patient = side == Side::Consumer && load_relaxed(last_freed) == 0;
+        peers.slices = slices_of(side);
         return closing.is_cancelled();
     };
     const WaitEnd end = wait_until(signal, spin, wait, sleeps, ready, look, peers);

@@ -438,7 +438,7 @@ Result<StoreCore::Content> StoreCore::wait_for(std::string_view key, const Wait&
         return closing.is_cancelled() || !segment->check_place();
     };
     Peers peers = segment->participants().peers(0, view.shape().participants, closing);
-    peers.is_patient = true;  // every commit is notified
+    peers.slices = Slices::Long;  // every commit is notified
     const WaitEnd end = wait_until(committed, budget, wait, sleeps, is_there, is_closing, peers);
     spin.learn(budget);
     if (segment->is_foreign()) return segment->why_foreign();

@@ -99,9 +99,11 @@ WaitEnd WriterState::wait_for_credit(const Wait& wait) noexcept {
         return core->closing.is_cancelled() || core->segment->is_foreign();
     };
     SpinBudget budget = spin.copy();
-    // Not patient: a writer that withdrew for another's request looks again without a notice.
-    const Peers peers =
+    // A writer that withdrew for another's request gets no notice, nor does any of a death that was
+    // found by a process that does not wait for credit.
+    Peers peers =
         core->segment->participants().peers(0, core->view.shape().participants, core->closing);
+    peers.slices = Slices::Growing;
     WaitEnd end = wait_until(board.credit_signal(), budget, wait, sleeps, is_settled, reap, peers);
     spin.learn(budget);
     if (end == WaitEnd::PeerGone) return WaitEnd::Cancelled;

@@ -2,10 +2,20 @@
 // its handle.
 #pragma once
 
+#include <cstdint>
+
 #include "penstock/wait.hpp"
 #include "segment/layout.hpp"
 
 namespace penstock::detail {
+
+// How long a wait may sleep between two looks while the watcher watches all its peers.
+enum class Slices : std::uint8_t {
+    Short,    // kSlice: it gives signs of life, or counts on those of others
+    Growing,  // kSlice, and later a quarter of the time that it has waited: some of the changes
+              // that it waits for are not notified. kLongSlice at most
+    Long,     // kLongSlice: every change is notified
+};
 
 // See Participants::peers(). Outlives the wait, as what it refers to does.
 struct Peers {
@@ -13,9 +23,7 @@ struct Peers {
     unsigned first = 0;                              // the peers are in slots `first` to `end` - 1
     unsigned end = 0;
     const Cancel* closing = nullptr;
-    // Whether each change that the wait needs is notified, so that it may sleep for kLongSlice.
-    // Others notice some changes only because they look every kSlice. May change in peer_gone().
-    bool is_patient = false;
+    Slices slices = Slices::Short;  // may change in peer_gone()
 };
 
 }  // namespace penstock::detail

@@ -169,9 +169,9 @@ inline WaitEnd end_of_wait(const Wait& wait) {
 }
 
 // Waits until ready(); calls peer_gone() before the first sleep and at least every kSlice, or,
-// where the watcher watches all peers and the wait is patient, every kLongSlice. After PeerGone the
-// caller decides on a last look: the peer may have made it ready just before it died. `sleeps`
-// counts sleeps in the kernel.
+// where the watcher watches all peers, as rarely as peers.slices says. After PeerGone the caller
+// decides on a last look: the peer may have made it ready just before it died. `sleeps` counts
+// sleeps in the kernel.
 template <typename Ready, typename PeerGone>
 WaitEnd wait_until(Signal signal, SpinBudget& budget, const Wait& wait, std::uint64_t& sleeps,
                    Ready&& ready, PeerGone&& peer_gone, const Peers& peers = {}) {

@@ -13,6 +13,9 @@ inline constexpr std::chrono::milliseconds kSlice{80};
 // The same for a wait whose peers the watcher watches: a safety net, for deaths that leave the
 // process running (exec, a lost lock) and for wakers that stop halfway.
 inline constexpr std::chrono::milliseconds kLongSlice{2000};
+// Of a wait that is not notified of every change: a growing slice is the time that it has waited
+// divided by this, so that a change is noticed a quarter of that time later at most.
+inline constexpr int kGrowthOfSlices = 4;
 // The first sleep in a process without a watcher: a wait that outlasts it starts one.
 inline constexpr std::chrono::milliseconds kSliceBeforeWatcher{5};
 

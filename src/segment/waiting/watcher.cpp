@@ -29,10 +29,13 @@ std::uint64_t own_mark() noexcept {
     return os::fork_generation() + 1;
 }
 
-bool is_wanted() noexcept {
+bool reads_as_wanted() noexcept {
     const char* const value = std::getenv("PENSTOCK_WATCHER");
     return value == nullptr || std::string_view(value) != "0";
 }
+
+// Not later, when other threads may change the environment.
+const bool is_wanted_at_start = reads_as_wanted();
 
 }  // namespace
 
@@ -76,16 +79,26 @@ std::chrono::nanoseconds LongWait::next_slice() noexcept {
             watcher_ = nullptr;
             return kSlice;
         }
+        listed_at_ = os::coarse_ns();
     }
     const bool are_watched = watcher_->watches(peers_, marks_);
     if (is_told_to_ask_.load()) return std::chrono::nanoseconds::zero();
-    is_long_ = are_watched && peers_.is_patient && has_asked_;
-    return is_long_ ? kLongSlice : kSlice;
+    if (!are_watched || !has_asked_) return kSlice;
+    const std::chrono::nanoseconds slice = watched_slice();
+    is_long_ = slice > kSlice;
+    return slice;
+}
+
+std::chrono::nanoseconds LongWait::watched_slice() const noexcept {
+    if (peers_.slices == Slices::Short) return kSlice;
+    if (peers_.slices == Slices::Long) return kLongSlice;
+    const std::chrono::nanoseconds waited(os::coarse_ns() - listed_at_);
+    return std::clamp<std::chrono::nanoseconds>(waited / kGrowthOfSlices, kSlice, kLongSlice);
 }
 
 // A wait that is not listed asks rarely, because in Python it takes the GIL: for signals that
 // another thread has received. A listed one asks once after a slice, so that it misses nothing from
-// before it was listed; from then on it is told. A long slice that passed is so rare that it asks
+// before it was listed; from then on it is told. Long slices that pass are so rare that it asks
 // after each.
 bool LongWait::is_to_ask(os::Woken woken) noexcept {
     constexpr unsigned kSleepsToAsk = 3;
@@ -113,8 +126,12 @@ void LongWait::rouse(bool is_to_ask) noexcept {
 
 // ---- the watcher, for other threads
 
-void Watcher::prepare() noexcept {
-    is_prepared.store(is_wanted() && os::ProcessWatch::prepare());
+bool Watcher::is_wanted() noexcept {
+    return is_wanted_at_start;
+}
+
+void Watcher::prepare(bool wanted) noexcept {
+    is_prepared.store(wanted && os::ProcessWatch::prepare());
 }
 
 Watcher* Watcher::running() noexcept {

@@ -47,6 +47,8 @@ private:
 
     // False also in a forked child, where the watcher does not exist.
     [[nodiscard]] bool is_listed() const noexcept;
+    // The longest next sleep if all peers are watched.
+    [[nodiscard]] std::chrono::nanoseconds watched_slice() const noexcept;
     // In a child that was forked in the middle of this wait: the wait begins anew.
     void begin_anew_in_child() noexcept;
     // For the watcher, under its mutex.
@@ -63,10 +65,11 @@ private:
     // The watcher's, under its mutex: see Watcher::enter() and watches().
     std::uint64_t number_ = 0;
     std::uint64_t marks_ = 0;
+    std::int64_t listed_at_ = 0;  // by the coarse clock
     unsigned sleeps_ = 0;
     bool has_outlasted_ = false;  // a slice
     bool has_asked_ = false;      // since it was listed
-    bool is_long_ = false;        // the current sleep
+    bool is_long_ = false;        // the current sleep may be longer than kSlice
 };
 
 // The watcher of this process. Started by the first wait that outlasts kSliceBeforeWatcher; never
@@ -74,10 +77,12 @@ private:
 // nothing there touches the parent's, whose mutex may be locked.
 class Watcher {
 public:
+    // False: the environment variable PENSTOCK_WATCHER was "0" when this library was loaded.
+    static bool is_wanted() noexcept;
     // To be called when a handle is created or attached, outside of waits: lets later waits start a
-    // watcher, unless the environment variable PENSTOCK_WATCHER is "0" or the system refuses
-    // process watches. May wait for the dynamic loader's lock, which waits don't take. Any thread.
-    static void prepare() noexcept;
+    // watcher, if the system allows process watches. May wait for the dynamic loader's lock, which
+    // waits don't take. Any thread.
+    static void prepare(bool wanted = is_wanted()) noexcept;
     // Null: there is none (yet).
     static Watcher* running() noexcept;
     // False: not prepared, or starting one has failed, or another thread is at it.

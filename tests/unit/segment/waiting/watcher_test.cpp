@@ -12,7 +12,6 @@
 #include <atomic>
 #include <chrono>
 #include <cstdint>
-#include <cstdlib>
 #include <filesystem>
 #include <memory>
 #include <string>
@@ -96,7 +95,7 @@ protected:
             peers.slots = slots.data();
             peers.end = kSlots;
             peers.closing = &closing;
-            peers.is_patient = true;
+            peers.slices = Slices::Long;
         }
 
         template <typename PeerGone>
@@ -167,11 +166,23 @@ TEST_F(WatcherTest, AParkedWaitSleepsForLongWhileItsPeersLive) {
     EXPECT_LE(waiter.sleeps, kFew);
 }
 
-TEST_F(WatcherTest, AnImpatientWaitSleepsInSlices) {
+TEST_F(WatcherTest, AWaitThatIsNotToldOfAllLooksEverMoreRarely) {
     const Peer peer((*slots_)[0]);
     Waiter waiter(*slots_);
     waiter.prepare();
-    waiter.peers.is_patient = false;
+    waiter.peers.slices = Slices::Growing;
+    // Four of 80 ms, and each of the others lengthens the wait by a quarter: 12, where short slices
+    // would be 22.
+    EXPECT_EQ(waiter(3 * kParked), WaitEnd::Timeout);
+    EXPECT_GE(waiter.sleeps, kMany);
+    EXPECT_LE(waiter.sleeps, 16U);
+}
+
+TEST_F(WatcherTest, AWaitThatGivesSignsOfLifeSleepsInSlices) {
+    const Peer peer((*slots_)[0]);
+    Waiter waiter(*slots_);
+    waiter.prepare();
+    waiter.peers.slices = Slices::Short;
     EXPECT_EQ(waiter(kParked), WaitEnd::Timeout);
     EXPECT_GE(waiter.sleeps, kMany);
 }
@@ -377,8 +388,7 @@ TEST_F(WatcherTest, ItsThreadInheritsNoPolicy) {
 
 TEST_F(WatcherTest, AProcessMayOptOut) {
     Child child([] {
-        ::setenv("PENSTOCK_WATCHER", "0", 1);
-        Watcher::prepare();
+        Watcher::prepare(false);
         const Shared<Slots> slots;
         const Peer peer((*slots)[0]);
         Waiter waiter(*slots);
@@ -387,7 +397,6 @@ TEST_F(WatcherTest, AProcessMayOptOut) {
             require(waiter.sleeps >= kMany);
         }
         require(Watcher::running() == nullptr && !Watcher::may_start());
-        ::setenv("PENSTOCK_WATCHER", "1", 1);
         Watcher::prepare();
         waiter.prepare();
     });
