@@ -103,7 +103,7 @@ void QueueCore::join() {
     take_slot(membership.claim_any());
     membership.inherit([this](unsigned dead) { take_over(dead); });
     membership.enter();
-    data.notify();  // patient consumers watch this participant, too
+    data.notify();  // waiting consumers watch this participant, too
     enter(*segment, self);
 }
 
