@@ -33,8 +33,8 @@ public:
     // a forked child.
     void raise() noexcept;
 
-    // The calling thread is the watching one from here on. False: refused; the thread is good for
-    // nothing that needs descriptors.
+    // The calling thread is the watching one from here on, and named "penstock-watch". False:
+    // refused; the thread is good for nothing that needs descriptors.
     [[nodiscard]] bool begin() noexcept;
     // Watches the process of that number in this process's PID namespace. False: it has ended, or
     // another process has its number, or it can't be watched.

@@ -13,6 +13,7 @@
 #include <chrono>
 #include <cstdint>
 #include <filesystem>
+#include <fstream>
 #include <memory>
 #include <string>
 #include <thread>
@@ -364,7 +365,7 @@ TEST_F(WatcherTest, AskAllWaitsReachesAWaitThatIsAwake) {
     other.closing.cancel();
 }
 
-TEST_F(WatcherTest, ItsThreadInheritsNoPolicy) {
+TEST_F(WatcherTest, ItsThreadInheritsNoPolicyAndTakesNoSignals) {
     Child child([] {
         const sched_param ordinary{};
         if (::sched_setscheduler(0, SCHED_BATCH, &ordinary) != 0) ::_exit(test::kCannotRefuse);
@@ -372,14 +373,24 @@ TEST_F(WatcherTest, ItsThreadInheritsNoPolicy) {
         sign((*slots)[0]);
         Waiter waiter(*slots);
         waiter.prepare();
-        unsigned others = 0;
+        unsigned watchers = 0;
         for (const auto& entry : std::filesystem::directory_iterator("/proc/self/task")) {
-            const pid_t thread = std::stoi(entry.path().filename().string());
-            if (thread == ::getpid()) continue;
-            require(::sched_getscheduler(thread) == SCHED_OTHER);
-            ++others;
+            std::string name;
+            std::getline(std::ifstream(entry.path() / "comm"), name);
+            if (name != "penstock-watch") continue;
+            ++watchers;
+            require(::sched_getscheduler(std::stoi(entry.path().filename())) == SCHED_OTHER);
+            std::ifstream status(entry.path() / "status");
+            std::string word;
+            while (word != "SigBlk:" && status >> word) {
+            }
+            status >> word;
+            const unsigned long long blocked = std::stoull(word, nullptr, 16);
+            for (const int signal : {SIGINT, SIGTERM, SIGUSR1, SIGCHLD, SIGALRM}) {
+                require((blocked >> static_cast<unsigned>(signal - 1) & 1U) != 0);
+            }
         }
-        require(others >= 1);
+        require(watchers == 1);
     });
     const int outcome = child.wait();
     if (outcome == test::kCannotRefuse) GTEST_SKIP() << "the policy can't be chosen here";
