@@ -64,7 +64,7 @@ private:
     };
 
     void maybe_arm() {
-        if (dice_.between(0, 39) != 0) return;
+        if (dice_.between(0, 9) != 0) return;
         const std::string point = kPoints[dice_.between(0, std::size(kPoints) - 1)];
         os::arm_crash_point((point + ":" + std::to_string(dice_.between(1, 3)) + ":stop").c_str());
     }
@@ -203,7 +203,7 @@ public:
     void run(std::uint64_t calls) {
         table_[kLastTicket] = calls;
         for (Process& caller : callers_) start(caller);
-        constexpr std::uint64_t kBetweenKills = 5000;
+        constexpr std::uint64_t kBetweenKills = 1250;
         std::uint64_t next_kill = kBetweenKills;
         bool is_over = false;
         while (!is_over) {
@@ -386,7 +386,7 @@ void run_both_ways(StressRun& run, Mode mode, std::uint64_t calls) {
 
 void test_linearizability(StressRun& run) {
     const std::uint64_t calls =
-        run.option("--calls", (run.is_full ? 4'000'000U : 400'000U) / (kIsSanitized ? 10U : 1U));
+        run.option("--calls", (run.is_full ? 1'000'000U : 100'000U) / (kIsSanitized ? 4U : 1U));
     judge_the_judge();
     run_both_ways(run,
                   {"evicts nothing",
