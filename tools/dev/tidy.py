@@ -1,9 +1,11 @@
 """Run clang-tidy over the sources of the given build trees, several at once.
 
 A clean source is not read again until it, a file that it includes, its command, the configuration
-or clang-tidy changes; Ninja's record of the last build tells what it includes. With --changed,
-files equal to those in the upstream branch are left out too: they were checked before they were
-merged. Without an upstream branch none is left out.
+or clang-tidy changes; Ninja's record of the last build tells what it includes. Clean sources are
+written to tools/dev/tidied.tsv under a digest of all that, which is the same in every clone: a
+source with its line there is left out, except one in eight, others with each commit. With
+--changed, files equal to those in the upstream branch are left out too: they were checked before
+they were merged. Without an upstream branch none is left out.
 """
 
 import argparse
@@ -20,6 +22,11 @@ from pathlib import Path
 ROOT = Path(__file__).resolve().parents[2]
 CACHE = ROOT / "build" / "tidy"
 CONFIGURATION = ROOT / ".clang-tidy"
+LEDGER = ROOT / "tools" / "dev" / "tidied.tsv"
+SAMPLE = 8  # one in so many of the ledger's sources is read again
+
+# Folders outside this repository differ from machine to machine.
+FOREIGN = re.compile(r" -(?:isystem |I)(?!@)\S+")
 
 # A precompiled header is specific to the compiler, and would hide a missing include.
 PRECOMPILED = re.compile(
@@ -38,11 +45,12 @@ class Source:
     parts: tuple[Path, ...]
 
     def key(self, salt: bytes) -> str:
-        """Identifies the state in which it is checked."""
-        digest = hashlib.sha256(salt + self.command["command"].encode())
+        """Identifies the state in which it is checked, in any clone."""
+        command = FOREIGN.sub("", self.command["command"].replace(str(ROOT), "@"))
+        digest = hashlib.sha256(salt + command.encode())
         for part in self.parts:
-            digest.update(str(part).encode() + part.read_bytes())
-        return digest.hexdigest()
+            digest.update(str(part.relative_to(ROOT)).encode() + part.read_bytes())
+        return digest.hexdigest()[:16]
 
 
 def git(*arguments: str) -> list[str]:
@@ -126,6 +134,26 @@ def salt_of(clang_tidy: str) -> bytes:
     return CONFIGURATION.read_bytes() + version
 
 
+def read_ledger() -> set[str]:
+    """The digests of sources that were found clean."""
+    if not LEDGER.exists():
+        return set()
+    lines = LEDGER.read_text(encoding="utf-8").splitlines()
+    return {line.split("\t")[0] for line in lines if not line.startswith("#")}
+
+
+def write_ledger(clean: dict[Path, str]) -> None:
+    """Keep only current sources, by path."""
+    lines = [f"{digest}\t{path.relative_to(ROOT)}" for path, digest in sorted(clean.items())]
+    LEDGER.write_text("\n".join(["# digest\tsource", *lines]) + "\n", encoding="utf-8")
+
+
+def is_in_sample(digest: str) -> bool:
+    """Selects other sources with each commit."""
+    head = git("rev-parse", "HEAD")
+    return (int(digest[:8], 16) + int((head or ["0"])[0][:8], 16)) % SAMPLE == 0
+
+
 def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--clang-tidy", required=True)
@@ -142,9 +170,15 @@ def main() -> int:
         json.dumps([source.command for source in everything.values()]), encoding="utf-8"
     )
     salt = salt_of(options.clang_tidy)
-    stamps = {source: CACHE / source.key(salt) for source in everything.values()}
-    due = [source for source, stamp in stamps.items() if not stamp.exists()]
+    digests = {source: source.key(salt) for source in everything.values()}
+    known = read_ledger()
+    due = [
+        source
+        for source, digest in digests.items()
+        if not (CACHE / digest).exists() and (digest not in known or is_in_sample(digest))
+    ]
     total = len(due)
+    clean = set(digests) - set(due)
     if options.changed:
         changed = changed_files()
         due = [source for source in due if not left_to_upstream(source, changed)]
@@ -156,9 +190,12 @@ def main() -> int:
         for source, finding in zip(due, findings, strict=True):
             if finding:
                 reports.append(finding)
+                clean.discard(source)
                 print(finding, end="", flush=True)
             else:
-                stamps[source].touch()
+                clean.add(source)
+                (CACHE / digests[source]).touch()
+    write_ledger({source.path: digests[source] for source in clean})
     left = f", {total - len(due)} left to upstream" if options.changed else ""
     print(f"{len(everything)} sources, {len(due)} read{left}, {len(reports)} with findings")
     return 1 if reports else 0
