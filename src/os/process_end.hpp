@@ -26,12 +26,15 @@ struct ProcessEnd {
     friend bool operator==(const ProcessEnd&, const ProcessEnd&) noexcept = default;
 };
 
+// Which system calls may be made: others may be fatal, under a filter that kills.
+enum class Calls : std::uint8_t { All, Files };
+
 // Of the process `pid` of that PID namespace that started at `start_time`; another process with its
-// pid is never mistaken for it. Waits for `patience` while the process is ending. Leaves the exit
-// status to the parent, also if that is this process. Any thread.
+// pid is never mistaken for it. Waits for `patience` while the process is ending, if all calls may
+// be made. Leaves the exit status to the parent, also if that is this process. Any thread.
 [[nodiscard]] ProcessEnd end_of(std::uint32_t pid, std::uint64_t pid_namespace,
-                                std::uint64_t start_time,
-                                std::chrono::milliseconds patience) noexcept;
+                                std::uint64_t start_time, std::chrono::milliseconds patience,
+                                Calls calls = Calls::All) noexcept;
 
 // Of the process behind a pidfd that is readable: it has ended, and may have been reaped. `pid` is
 // its number in this process's PID namespace. For any descriptor table.

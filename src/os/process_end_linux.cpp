@@ -4,6 +4,7 @@
 // watcher's descriptors are in a table of its own: see process_watch_linux.cpp.
 #include "os/process_end.hpp"
 
+#include <fcntl.h>
 #include <poll.h>
 #include <signal.h>
 #include <sys/ioctl.h>
@@ -79,13 +80,14 @@ std::optional<ProcessEnd> end_of_child(int pidfd) noexcept {
     return ProcessEnd{info.si_code == CLD_EXITED ? How::Exited : How::Killed, number, Why::Gone};
 }
 
-// Whether this process may trace that one, which decides whether /proc shows its exit status: it
-// shows 0 otherwise.
+// Whether this process may trace that one, as whoever opens this file must. /proc shows 0 as the
+// exit status otherwise.
 bool is_shown(std::uint32_t pid) noexcept {
     std::array<char, 64> path{};
-    std::array<char, 64> target{};
     std::snprintf(path.data(), path.size(), "/proc/%u/ns/pid", pid);
-    return ::readlink(path.data(), target.data(), target.size()) > 0;
+    const long file = ::syscall(SYS_openat, AT_FDCWD, path.data(), O_RDONLY | O_CLOEXEC);
+    if (file >= 0) ::syscall(SYS_close, file);
+    return file >= 0;
 }
 
 ProcessEnd end_of_zombie(std::string_view stat, std::uint32_t pid) noexcept {
@@ -110,11 +112,16 @@ bool ends_within(int pidfd, std::chrono::milliseconds patience) noexcept {
     return found == 1;
 }
 
+int open_pidfd(std::uint32_t pid, Calls calls) noexcept {
+    if (calls == Calls::All) return static_cast<int>(::syscall(kPidfdOpen, pid, 0));
+    errno = ENOSYS;
+    return -1;
+}
+
 // A pidfd of this thread's table; -1: errno says why there is none.
 class Pidfd {
 public:
-    explicit Pidfd(std::uint32_t pid) noexcept
-        : number_(static_cast<int>(::syscall(kPidfdOpen, pid, 0))) {}
+    Pidfd(std::uint32_t pid, Calls calls) noexcept : number_(open_pidfd(pid, calls)) {}
     Pidfd(const Pidfd&) = delete;
     Pidfd& operator=(const Pidfd&) = delete;
     ~Pidfd() {
@@ -139,11 +146,11 @@ ProcessEnd end_by(int pidfd, std::uint32_t pid) noexcept {
 
 // The start time is read while the pidfd is held: if it is the right one, so is the process.
 ProcessEnd end_of(std::uint32_t pid, std::uint64_t pid_namespace, std::uint64_t start_time,
-                  std::chrono::milliseconds patience) noexcept {
+                  std::chrono::milliseconds patience, Calls calls) noexcept {
     if (pid_namespace == 0 || start_time == 0 || pid_namespace != own_pid_namespace()) {
         return unknown(Why::Elsewhere);
     }
-    const Pidfd process(pid);
+    const Pidfd process(pid, calls);
     if (process.number() < 0 && errno == ESRCH) return unknown(Why::Gone);
     StatText text{};
     const std::string_view stat = read_stat(pid, text);

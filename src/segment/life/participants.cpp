@@ -43,7 +43,8 @@ std::string load_text(const ParticipantSlot& slot) {
 // The kernel tells how a process ended until it is reaped, and afterwards those that watched it.
 os::ProcessEnd end_of(std::uint32_t pid, std::uint64_t pid_namespace, std::uint64_t start_time,
                       std::chrono::milliseconds patience) noexcept {
-    const os::ProcessEnd end = os::end_of(pid, pid_namespace, start_time, patience);
+    const os::Calls calls = Watcher::is_wanted() ? os::Calls::All : os::Calls::Files;
+    const os::ProcessEnd end = os::end_of(pid, pid_namespace, start_time, patience, calls);
     if (end.is_known() || end.why != os::ProcessEnd::Why::Gone) return end;
     return Watcher::end_of(pid, start_time);
 }

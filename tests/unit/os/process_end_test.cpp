@@ -44,8 +44,9 @@ constexpr ProcessEnd unknown(Why why) {
     return {How::Unknown, 0, why};
 }
 
-ProcessEnd end_seen(const Victim& victim, std::chrono::milliseconds patience = 0ms) {
-    return end_of(victim.pid(), victim.pid_namespace(), victim.start_time(), patience);
+ProcessEnd end_seen(const Victim& victim, std::chrono::milliseconds patience = 0ms,
+                    Calls calls = Calls::All) {
+    return end_of(victim.pid(), victim.pid_namespace(), victim.start_time(), patience, calls);
 }
 
 // As the watcher holds one.
@@ -241,6 +242,26 @@ TEST(ProcessEndsTest, WithoutPidfds) {
         if (outcome == test::kCannotRefuse) GTEST_SKIP() << "no seccomp here";
         EXPECT_EQ(outcome, 0);
     }
+}
+
+// Under a filter that kills, one other call would be the end.
+TEST(ProcessEndsTest, ByFilesAlone) {
+    Victim victim([] { ::_exit(3); });
+    Child other([&] {
+        if (!test::filter_calls({{SYS_pidfd_open, 0, 0, 0, 0},
+                                 {SYS_pidfd_send_signal, 0, 0, 0, 0},
+                                 {SYS_waitid, 0, 0, 0, 0},
+                                 {SYS_ioctl, 0, 0, 0, 0}},
+                                SECCOMP_RET_KILL_PROCESS)) {
+            ::_exit(test::kCannotRefuse);
+        }
+        require(end_seen(victim, 1h, Calls::Files) == unknown(Why::Running));
+        victim.let_end();
+        test::await([&] { return end_seen(victim, 1h, Calls::Files) == exited(3); });
+    });
+    const int outcome = other.wait();
+    if (outcome == test::kCannotRefuse) GTEST_SKIP() << "no seccomp here";
+    EXPECT_EQ(outcome, 0);
 }
 
 TEST(ProcessEndsTest, SignalsHaveNames) {
