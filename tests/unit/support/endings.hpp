@@ -7,7 +7,7 @@
 #include <unistd.h>
 
 #include <cstdint>
-#include <cstdio>
+#include <cstdlib>
 #include <functional>
 #include <utility>
 
@@ -19,10 +19,11 @@ namespace penstock::test {
 // Whether a pidfd tells how a process ended that was reaped since (Linux 6.15).
 inline bool tells_of_reaped() {
     utsname system{};
-    int major = 0;
-    int minor = 0;
-    return ::uname(&system) == 0 && std::sscanf(system.release, "%d.%d", &major, &minor) == 2 &&
-           std::pair(major, minor) >= std::pair(6, 15);
+    if (::uname(&system) != 0) return false;
+    char* end = nullptr;
+    const long major = std::strtol(system.release, &end, 10);
+    const long minor = *end == '.' ? std::strtol(end + 1, nullptr, 10) : 0;
+    return std::pair(major, minor) >= std::pair(6L, 15L);
 }
 
 // Without a core file, and without a sanitizer's handler.
