@@ -17,7 +17,7 @@ enum class ErrorCode : std::uint8_t {
     Ok = 0,
     Timeout,           // the deadline passed; nothing was sent or consumed
     Closed,            // the stream has ended, or this handle is closed: see ClosedBy
-    PeerDied,          // the kernel says a peer is dead; the sentence names it
+    PeerDied,          // the kernel says a peer is dead; the sentence names it: see Death
     NotFound,          // no segment of that name
     AlreadyExists,     // a living process holds that name
     NoSpace,           // the memory could not be reserved (file system full, arena full)
