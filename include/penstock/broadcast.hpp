@@ -54,6 +54,10 @@ struct BroadcastReaderState {
     std::uint64_t lag_bytes = 0;
     double blocking_for =
         0;  // seconds since the writer was blocked, if this reader blocks it; else 0
+    // Of a dead reader, as in Participant.
+    std::optional<int> exit_code = std::nullopt;
+    std::optional<int> signal = std::nullopt;
+    std::string how_it_died = {};
 
     // "reader 2 (pid 4711, worker.py), stopped, 12 messages behind, blocking for 0.3 s"
     [[nodiscard]] std::string describe() const;

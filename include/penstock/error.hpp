@@ -17,7 +17,7 @@ enum class ErrorCode : std::uint8_t {
     Ok = 0,
     Timeout,           // the deadline passed; nothing was sent or consumed
     Closed,            // the stream has ended, or this handle is closed: see ClosedBy
-    PeerDied,          // the kernel says a peer is dead; the sentence names it
+    PeerDied,          // the kernel says a peer is dead; the sentence names it: see Death
     NotFound,          // no segment of that name
     AlreadyExists,     // a living process holds that name
     NoSpace,           // the memory could not be reserved (file system full, arena full)
@@ -39,25 +39,37 @@ enum class ErrorCode : std::uint8_t {
 // stays valid. Peer: the stream has ended.
 enum class ClosedBy : std::uint8_t { Nobody, Peer, Self };
 
+// The process that a PeerDied is about, and how it ended. What is not known is empty; the sentence
+// says why.
+struct Death {
+    std::optional<std::uint32_t> pid = std::nullopt;  // in its own PID namespace
+    std::optional<int> exit_code = std::nullopt;      // it exited, without closing its handle
+    std::optional<int> signal = std::nullopt;         // that killed it
+};
+
 // "Timeout", "PeerDied"...: the name of the code, also the name of the Python class.
 std::string_view to_string(ErrorCode code) noexcept;
 
 // Thrown by set-up. what() is a whole sentence: what was asked, what is in the way, what to do.
 class Error : public std::exception {
 public:
-    Error(ErrorCode code, std::string sentence, int peer = -1, ClosedBy closed_by = ClosedBy::Peer)
+    Error(ErrorCode code, std::string sentence, int peer = -1, ClosedBy closed_by = ClosedBy::Peer,
+          const Death& death = {})
         : code_(code), closed_by_(code == ErrorCode::Closed ? closed_by : ClosedBy::Nobody),
-          peer_(peer), sentence_(std::move(sentence)) {}
+          peer_(peer), death_(death), sentence_(std::move(sentence)) {}
 
     [[nodiscard]] ErrorCode code() const noexcept { return code_; }
     [[nodiscard]] int peer() const noexcept { return peer_; }  // a rank, or -1
     [[nodiscard]] ClosedBy closed_by() const noexcept { return closed_by_; }
+    // Of a PeerDied about several deaths: the first.
+    [[nodiscard]] const Death& death() const noexcept { return death_; }
     [[nodiscard]] const char* what() const noexcept override { return sentence_.c_str(); }
 
 private:
     ErrorCode code_;
     ClosedBy closed_by_;
     int peer_;
+    Death death_;
     std::string sentence_;
 };
 
@@ -67,7 +79,7 @@ class [[nodiscard]] Status {
 public:
     Status() noexcept = default;
     // `peer`: the rank that a PeerDied or Busy is about, or -1.
-    Status(ErrorCode code, std::string sentence, int peer = -1) noexcept;
+    Status(ErrorCode code, std::string sentence, int peer = -1, const Death& death = {}) noexcept;
     // Without a sentence, for outcomes that are no fault, such as a miss.
     explicit Status(ErrorCode code) noexcept : code_(code) {}
     // Copies serve to pass a failure on. Without memory for it the copy has no sentence.
@@ -87,6 +99,8 @@ public:
     // The sentence, or the bare name of the code when there was no memory left to build one.
     [[nodiscard]] std::string_view message() const noexcept;
     [[nodiscard]] int peer() const noexcept { return peer_; }
+    // As in Error; lost together with the sentence.
+    [[nodiscard]] Death death() const noexcept { return details_ ? details_->death : Death{}; }
     [[nodiscard]] ClosedBy closed_by() const noexcept {
         if (code_ != ErrorCode::Closed) return ClosedBy::Nobody;
         return is_own_ ? ClosedBy::Self : ClosedBy::Peer;
@@ -98,7 +112,11 @@ private:
     ErrorCode code_ = ErrorCode::Ok;
     bool is_own_ = false;  // of Closed: this handle
     int peer_ = -1;
-    std::unique_ptr<const std::string> sentence_;
+    struct Details {
+        std::string sentence;
+        Death death;
+    };
+    std::unique_ptr<const Details> details_;
 };
 
 // A value, or the Status that says why there is none.

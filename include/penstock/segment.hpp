@@ -50,6 +50,10 @@ struct Participant {
     std::uint32_t pid = 0;         // in the participant's own PID namespace
     std::string process;           // its short name
     std::int64_t attached_at = 0;  // ns since the epoch
+    // Of a dead one: how its process ended, as far as a participant or this process could see.
+    std::optional<int> exit_code = std::nullopt;  // it exited, without closing its handle
+    std::optional<int> signal = std::nullopt;     // that killed it
+    std::string how_it_died = {};  // "killed by signal 9 (SIGKILL)", or why that is not known
 };
 
 // Data that an abandoned segment holds and that would be lost with it; a process that attaches
@@ -74,6 +78,9 @@ struct SegmentSummary {
     std::uint64_t range_bytes = 0;     // address range it may grow into
     std::uint32_t owner = 0;           // user id; unknown where there is a problem
     std::vector<Participant> participants;
+    // Those that died and have been cleaned up after, one at most for each slot: until another
+    // process joins there. Without process and time if those are no longer known.
+    std::vector<Participant> reaped;
     // Empty for a segment with a living participant, whose data is not counted.
     KeptData kept;
     std::string problem;  // why it can't be read, as a sentence; empty if there is no problem

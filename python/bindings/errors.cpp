@@ -3,6 +3,7 @@
 #include "errors.hpp"
 
 #include <map>
+#include <optional>
 #include <string_view>
 #include <utility>
 
@@ -23,9 +24,18 @@ nb::handle error_class(const char* name) {
 
 namespace {
 
-// Sets Exception(sentence) as the current error, with its rank and its cause if there are any.
+template <typename T>
+void set_if_known(const nb::object& error, const char* name, const std::optional<T>& value) {
+    if (value) {
+        error.attr(name) = *value;
+    }
+}
+
+// Sets Exception(sentence) as the current error, with its rank, the death that it is about, and its
+// cause if there are any.
 void set_error(const char* name, std::string_view sentence, int rank = -1,
-               ClosedBy closed_by = ClosedBy::Self, nb::object cause = {}) {
+               ClosedBy closed_by = ClosedBy::Self, const Death& death = {},
+               nb::object cause = {}) {
     // Sentences may quote text from other processes, and are shown on terminals.
     const nb::object error = error_class(name)(to_text(detail::printable(sentence)));
     if (rank >= 0) {
@@ -34,6 +44,9 @@ void set_error(const char* name, std::string_view sentence, int rank = -1,
     if (std::string_view(name) == "Closed" && closed_by == ClosedBy::Self) {
         error.attr("by") = "self";
     }
+    set_if_known(error, "pid", death.pid);
+    set_if_known(error, "exit_code", death.exit_code);
+    set_if_known(error, "signal", death.signal);
     if (cause.is_valid()) {
         PyException_SetCause(error.ptr(), cause.release().ptr());
     }
@@ -48,7 +61,7 @@ std::string class_name(ErrorCode code) {
 }  // namespace
 
 void raise_error(const char* name, const std::string& sentence, nb::object cause) {
-    set_error(name, sentence, -1, ClosedBy::Self, std::move(cause));
+    set_error(name, sentence, -1, ClosedBy::Self, {}, std::move(cause));
     throw nb::python_error();
 }
 
@@ -58,7 +71,7 @@ void raise_error(ErrorCode code, const std::string& sentence) {
 
 void raise_error(const Status& failure) {
     set_error(class_name(failure.code()).c_str(), failure.message(), failure.peer(),
-              failure.closed_by());
+              failure.closed_by(), failure.death());
     throw nb::python_error();
 }
 
@@ -86,7 +99,7 @@ void bind_errors(nb::module_& /*module*/) {
             std::rethrow_exception(pointer);
         } catch (const Error& error) {
             set_error(class_name(error.code()).c_str(), error.what(), error.peer(),
-                      error.closed_by());
+                      error.closed_by(), error.death());
         }
     });
 }

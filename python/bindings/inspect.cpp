@@ -65,14 +65,17 @@ nb::dict to_dict(const BroadcastReaderState& reader) {
     return dict_of("rank", reader.rank, "life", to_text(reader.life), "alive", reader.alive,
                    "stopped", reader.stopped, "pid", reader.pid, "process", reader.process,
                    "messages", reader.messages, "lag_messages", reader.lag_messages, "lag_bytes",
-                   reader.lag_bytes, "blocking_for", reader.blocking_for, "description",
-                   reader.describe());
+                   reader.lag_bytes, "blocking_for", reader.blocking_for, "exit_code",
+                   reader.exit_code, "signal", reader.signal, "how_it_died", reader.how_it_died,
+                   "description", reader.describe());
 }
 
 nb::dict to_dict(const Participant& participant) {
     return dict_of("slot", participant.slot, "role", participant.role, "alive", participant.alive,
                    "stopped", participant.stopped, "pid", participant.pid, "process",
-                   participant.process, "attached_at", participant.attached_at);
+                   participant.process, "attached_at", participant.attached_at, "exit_code",
+                   participant.exit_code, "signal", participant.signal, "how_it_died",
+                   participant.how_it_died);
 }
 
 nb::dict to_dict(const KeptData& kept) {
@@ -86,8 +89,8 @@ nb::dict to_dict(const SegmentSummary& segment) {
                    is_sound ? lower(to_string(segment.kind)) : "unknown", "reserved_bytes",
                    segment.reserved_bytes, "range_bytes", segment.range_bytes, "owner",
                    is_sound ? std::optional(segment.owner) : std::nullopt, "participants",
-                   to_list(segment.participants), "kept", to_dict(segment.kept), "problem",
-                   segment.problem, "problem_code",
+                   to_list(segment.participants), "reaped", to_list(segment.reaped), "kept",
+                   to_dict(segment.kept), "problem", segment.problem, "problem_code",
                    is_sound ? "" : std::string(to_string(segment.problem_code)));
 }
 

@@ -721,6 +721,7 @@ class _Summary(TypedDict):
     range_bytes: int
     owner: int | None
     participants: list[dict[str, Any]]
+    reaped: list[dict[str, Any]]
     problem: str
     problem_code: str
     kept: _KeptData

@@ -45,6 +45,9 @@ class ReaderState:
     lag_messages: int  #: sent, and not yet released by it
     lag_bytes: int
     blocking_for: float  #: seconds since the writer was blocked, if this reader blocks it; else 0
+    exit_code: int | None  #: of a dead reader, as in ``Participant``
+    signal: int | None  #: likewise
+    how_it_died: str  #: likewise
     description: str = field(repr=False, compare=False)
 
     def describe(self) -> str:
@@ -63,6 +66,10 @@ class Participant:
     pid: int  #: in its own PID namespace
     process: str
     attached_at: int  #: nanoseconds since the epoch
+    exit_code: int | None  #: of a dead one that exited, without closing its handle; else None
+    signal: int | None  #: of a dead one that was killed by it; else None
+    #: Of a dead one: ``killed by signal 9 (SIGKILL)``, or why that is not known; else empty.
+    how_it_died: str
 
 
 @dataclass(frozen=True)
@@ -101,6 +108,9 @@ class SegmentSummary:
     #: The class of the error behind ``problem``: ``PermissionDenied`` means another user's segment,
     #: which may be sound.
     problem_code: str = ""
+    #: Participants that died and have been cleaned up after: the last in each slot, until another
+    #: process joins there. ``pid`` is 0, ``process`` empty and ``attached_at`` 0 where unknown.
+    reaped: list[Participant] = field(default_factory=list)
     #: Empty for a segment with a living participant, whose data is not counted.
     kept: KeptData = KeptData()
     #: The user id of the file's owner; None if there is a ``problem``.
@@ -189,13 +199,13 @@ def store_info_from(raw: _StoreInfo) -> StoreInfo:
 
 def summary_from(raw: _Summary) -> SegmentSummary:
     """Converts what ``_core`` returns."""
-    participants = [Participant(**participant) for participant in raw["participants"]]
     return SegmentSummary(
         name=raw["name"],
         kind=raw["kind"],
         reserved_bytes=raw["reserved_bytes"],
         range_bytes=raw["range_bytes"],
-        participants=participants,
+        participants=[Participant(**one) for one in raw["participants"]],
+        reaped=[Participant(**one) for one in raw["reaped"]],
         problem=raw["problem"],
         problem_code=raw["problem_code"],
         kept=KeptData(**raw["kept"]),

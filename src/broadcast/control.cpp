@@ -126,6 +126,7 @@ BroadcastReaderState describe_reader(const BroadcastView& view, const Participan
         state.pid = who.pid;
         state.process = who.process;
         state.stopped = state.alive && os::is_stopped(who.pid, who.pid_namespace, who.start_time);
+        if (!state.alive) participants.death(slot, participants.joins(slot)).describe(state);
     }
     return state;
 }
@@ -189,7 +190,7 @@ std::string BroadcastReaderState::describe() const {
     if (life == Life::Vacant && pid == 0) return text + ", vacant";
     text += " (pid " + std::to_string(pid) + ", " + detail::printable(process) + ")";
     if (!alive) {
-        text += ", dead";
+        text += how_it_died.empty() ? ", dead" : ", dead: " + how_it_died;
     } else if (stopped) {
         text += ", stopped";
     }

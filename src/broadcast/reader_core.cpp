@@ -77,12 +77,15 @@ void ReaderCore::claim_rank() {
         const ParticipantText who = participants.text(slot_);
         const std::string it =
             "pid " + std::to_string(who.pid) + " (" + printable(who.process) + ")";
+        const auto how = [&] {
+            return participants.death(slot_, participants.found_dead(slot_)).predicate();
+        };
         throw Error(ErrorCode::Busy,
                     "rank " + std::to_string(rank_) + " of " + quoted(segment_->name()) +
                         (participants.has_janitor(slot_)
                              ? " is not free yet: a process that does not get on is at work on "
                                "what its dead reader held, " +
-                                   it + "; try again, or choose another rank"
+                                   it + ", which " + how() + "; try again, or choose another rank"
                              : " has a reader already: " + it +
                                    "; choose another rank or end that process"),
                     static_cast<int>(rank_));
@@ -106,10 +109,27 @@ void ReaderCore::refuse_if_nothing_can_come() {
     if (!is_replacement && !is_drained) return;
     const bool was_closed = load_acquire(view_.state().closed) != 0;
     membership_.renounce();
-    throw Error(was_closed ? ErrorCode::Closed : ErrorCode::PeerDied,
-                "the writer of " + quoted(segment_->name()) +
-                    (was_closed ? " has closed it" : " is dead") +
-                    ", and nothing is left for a reader of rank " + std::to_string(rank_));
+    const std::string nothing =
+        ", and nothing is left for a reader of rank " + std::to_string(rank_);
+    if (was_closed) {
+        throw Error(ErrorCode::Closed,
+                    "the writer of " + quoted(segment_->name()) + " has closed it" + nothing);
+    }
+    const DeathNote death = writers_death();
+    throw Error(ErrorCode::PeerDied, dead_writer() + death.predicate() + nothing + death.doubt(),
+                -1, ClosedBy::Peer, death.death());
+}
+
+DeathNote ReaderCore::writers_death() const noexcept {
+    const Participants& participants = segment_->participants();
+    return participants.death(layout::kWriterSlot, participants.joins(layout::kWriterSlot));
+}
+
+// "the writer of 'steps' (pid 4711, engine.py) "
+std::string ReaderCore::dead_writer() const {
+    const ParticipantText who = segment_->participants().text(layout::kWriterSlot);
+    return "the writer of " + quoted(segment_->name()) + " (pid " + std::to_string(who.pid) + ", " +
+           printable(who.process) + ") ";
 }
 
 // Expected -> Active keeps position 0: everything sent so far is still in the ring.
@@ -235,10 +255,11 @@ Status ReaderCore::end_of_stream(WaitEnd end) noexcept {
         return {ErrorCode::Closed,
                 "the writer closed " + quoted(segment_->name()) + " and everything was received"};
     }
-    const ParticipantText who = segment_->participants().text(layout::kWriterSlot);
-    return {ErrorCode::PeerDied, "the writer of " + quoted(segment_->name()) + " (pid " +
-                                     std::to_string(who.pid) + ", " + printable(who.process) +
-                                     ") died; everything it had sent was received"};
+    const DeathNote death = writers_death();
+    return {
+        ErrorCode::PeerDied,
+        dead_writer() + death.predicate() + "; everything it had sent was received" + death.doubt(),
+        -1, death.death()};
 }
 
 Status ReaderCore::corrupt(const char* why) noexcept {

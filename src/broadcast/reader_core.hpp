@@ -5,10 +5,12 @@
 #include <atomic>
 #include <cstdint>
 #include <memory>
+#include <string>
 
 #include "broadcast/control.hpp"
 #include "broadcast/holders.hpp"
 #include "segment/life/attachment.hpp"
+#include "segment/life/death.hpp"
 #include "segment/life/membership.hpp"
 #include "segment/words/atomics.hpp"
 
@@ -90,6 +92,8 @@ private:
     // Consumes the record that recv_into() has copied.
     Result<std::size_t> pass(const Found& found) noexcept;
     Status end_of_stream(WaitEnd end) noexcept;
+    [[nodiscard]] DeathNote writers_death() const noexcept;
+    [[nodiscard]] std::string dead_writer() const;
     bool look_for_more() noexcept;
     void back_off_while_streaming() noexcept;
     bool is_time_to_probe() noexcept;

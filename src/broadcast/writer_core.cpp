@@ -216,8 +216,8 @@ bool WriterCore::reap_readers() noexcept {
             const BroadcastReaderState dead = describe_reader(view, segment->participants(), rank);
             take_over_reader(view, rank);
             note_death(rank, segment->participants().found_dead(slot),
-                       " (pid " + std::to_string(dead.pid) + ", " + printable(dead.process) +
-                           ") died " + std::to_string(dead.lag_messages) + " messages behind");
+                       " (pid " + std::to_string(dead.pid) + ", " + printable(dead.process) + ")",
+                       ", " + std::to_string(dead.lag_messages) + " messages behind");
         };
         // There may be room now: the sleep of the wait that reaps ends at once.
         if (membership.reap(layout::slot_of_rank(rank), take_over)) space.notify();
@@ -229,20 +229,26 @@ bool WriterCore::find_untold() noexcept {
     for (unsigned rank = 0; rank < view.shape().readers; ++rank) {
         const unsigned slot = layout::slot_of_rank(rank);
         if (segment->participants().has_janitor(slot)) continue;  // found, and not yet reaped
-        note_death(rank, segment->participants().found_dead(slot),
-                   " died, and its place has been taken or cleared by another process");
+        note_death(rank, segment->participants().found_dead(slot), "",
+                   ", and its place has been taken or cleared by another process");
     }
     return !deaths_to_tell.empty();
 }
 
 // `death`: Participants::found_dead() of the rank; 0, or noted before: there is nothing to report.
-void WriterCore::note_death(unsigned rank, std::uint64_t death,
-                            std::string_view obituary) noexcept {
+void WriterCore::note_death(unsigned rank, std::uint64_t death, std::string_view who,
+                            std::string_view where) noexcept {
     if (std::exchange(told[rank], death) == death) return;
     if (view.shape().on_reader_death == OnReaderDeath::Drop) return;
-    if (deaths_to_tell.empty()) first_dead = static_cast<int>(rank);
+    const DeathNote note = segment->participants().death(layout::slot_of_rank(rank), death);
+    if (deaths_to_tell.empty()) {
+        first_dead = static_cast<int>(rank);
+        first_death = note.death();
+    }
     deaths_to_tell += (deaths_to_tell.empty() ? "reader " : "; reader ") + std::to_string(rank) +
-                      " of " + quoted(segment->name()) + std::string(obituary);
+                      " of " + quoted(segment->name());
+    deaths_to_tell.append(who).append(" ").append(note.predicate());
+    deaths_to_tell.append(where).append(note.doubt());
 }
 
 Status WriterCore::death_notice() noexcept {
@@ -250,7 +256,7 @@ Status WriterCore::death_notice() noexcept {
             std::exchange(deaths_to_tell, {}) +
                 "; nothing was sent, and the dead block nobody any more: send again, and attach "
                 "a replacement at the same rank",
-            std::exchange(first_dead, -1)};
+            std::exchange(first_dead, -1), std::exchange(first_death, {})};
 }
 
 inline void WriterCore::publish(const Room& room, const RecordHeader& header,

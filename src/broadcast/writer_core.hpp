@@ -4,10 +4,12 @@
 #include <memory>
 #include <optional>
 #include <string>
+#include <string_view>
 
 #include "broadcast/blocks.hpp"
 #include "broadcast/control.hpp"
 #include "segment/life/attachment.hpp"
+#include "segment/life/death.hpp"
 #include "segment/life/membership.hpp"
 
 namespace penstock::detail {
@@ -99,7 +101,9 @@ struct WriterCore final : Attachment {
     bool reap_readers() noexcept;
     // Looks for deaths that any process has found. True: there is one to report.
     bool find_untold() noexcept;
-    void note_death(unsigned rank, std::uint64_t death, std::string_view obituary) noexcept;
+    // `who` and `where` go before and after the words for how it died.
+    void note_death(unsigned rank, std::uint64_t death, std::string_view who,
+                    std::string_view where) noexcept;
     Status death_notice() noexcept;
     // Gives memory and descriptors back, at once or when the open loan ends.
     void close() noexcept;
@@ -139,7 +143,8 @@ struct WriterCore final : Attachment {
 
     std::vector<std::uint64_t> told;  // by rank: the last found_dead() that was handled
     std::string deaths_to_tell;
-    int first_dead = -1;
+    int first_dead = -1;  // of those: its rank
+    Death first_death;
     bool blocked = false;  // a wait for readers is going on, or the last one failed
     Cancel closing;
     bool closed = false;

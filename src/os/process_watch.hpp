@@ -5,8 +5,15 @@
 #include <vector>
 
 #include "os/descriptor.hpp"
+#include "os/process_end.hpp"
 
 namespace penstock::os {
+
+struct EndedProcess {
+    std::uint32_t pid = 0;
+    std::uint64_t start_time = 0;
+    ProcessEnd end;
+};
 
 // Watches any number of processes for one thread, which calls begin(), add() and wait().
 //
@@ -39,16 +46,20 @@ public:
     // Watches the process of that number in this process's PID namespace. False: it has ended, or
     // another process has its number, or it can't be watched.
     [[nodiscard]] bool add(std::uint32_t pid, std::uint64_t start_time) noexcept;
-    // Sleeps until raise() or the end of a process, and returns the numbers of those that have
-    // ended; they are no longer watched. By then the kernel has closed their descriptors. False:
-    // the program has closed the pipe, and nothing can be watched any more. Throws std::bad_alloc.
-    [[nodiscard]] bool wait(std::vector<std::uint32_t>& ended);
+    // Sleeps until raise() or the end of a process, and returns those that have ended; they are no
+    // longer watched. By then the kernel has closed their descriptors. False: the program has
+    // closed the pipe, and nothing can be watched any more. Throws std::bad_alloc.
+    [[nodiscard]] bool wait(std::vector<EndedProcess>& ended);
 
 private:
+    // For wait(), by which another process may have that number. False: no memory.
+    [[nodiscard]] bool note_start_time(int process, std::uint64_t start_time) noexcept;
+
     OwnDescriptor pipe_;  // open for reading, too: writing to it never raises SIGPIPE
     // In the watching thread's table.
     int read_end_ = -1;
     int events_ = -1;
+    std::vector<std::uint64_t> start_times_;  // by descriptor, of the watched processes
 };
 
 }  // namespace penstock::os

@@ -16,7 +16,7 @@
 #include <cerrno>
 #include <cstddef>
 #include <cstdio>
-#include <string_view>
+#include <new>
 #include <system_error>
 
 #include "os/fork.hpp"
@@ -46,15 +46,8 @@ void close_raw(int descriptor) noexcept {
 
 // 0: unknown.
 std::uint64_t start_time_of(std::uint32_t pid) noexcept {
-    std::array<char, 64> path{};
-    std::snprintf(path.data(), path.size(), "/proc/%u/stat", pid);
-    const int file = open_raw(path.data(), O_RDONLY);
-    if (file < 0) return 0;
-    std::array<char, 1024> text{};
-    const long size = ::syscall(SYS_read, file, text.data(), text.size());
-    close_raw(file);
-    if (size <= 0) return 0;
-    return start_time_in({text.data(), static_cast<std::size_t>(size)});
+    std::array<char, 2048> text{};
+    return start_time_in(read_stat(pid, text));
 }
 
 // Opens anew the pipe that `descriptor` refers to in this thread's table, with another direction.
@@ -152,12 +145,26 @@ bool ProcessWatch::begin() noexcept {
 bool ProcessWatch::add(std::uint32_t pid, std::uint64_t start_time) noexcept {
     const int process = static_cast<int>(::syscall(kPidfdOpen, pid, 0));
     if (process < 0) return false;
-    if (start_time_of(pid) == start_time && watch_for(events_, process, pid)) return true;
+    if (start_time_of(pid) == start_time && note_start_time(process, start_time) &&
+        watch_for(events_, process, pid)) {
+        return true;
+    }
     close_raw(process);
     return false;
 }
 
-bool ProcessWatch::wait(std::vector<std::uint32_t>& ended) {
+bool ProcessWatch::note_start_time(int process, std::uint64_t start_time) noexcept {
+    const auto at = static_cast<std::size_t>(process);
+    try {
+        if (start_times_.size() <= at) start_times_.resize(at + 1);
+    } catch (const std::bad_alloc&) {
+        return false;
+    }
+    start_times_[at] = start_time;
+    return true;
+}
+
+bool ProcessWatch::wait(std::vector<EndedProcess>& ended) {
     ended.clear();
     std::array<epoll_event, 64> events{};
     ended.reserve(events.size());
@@ -171,8 +178,10 @@ bool ProcessWatch::wait(std::vector<std::uint32_t>& ended) {
         if (pid == kNoProcess) {
             is_open = drain(read_end_);
         } else {
-            close_raw(static_cast<int>(static_cast<std::uint32_t>(mark)));
-            ended.push_back(pid);
+            const auto process = static_cast<std::uint32_t>(mark);
+            const int descriptor = static_cast<int>(process);
+            ended.push_back({pid, start_times_[process], end_by(descriptor, pid)});
+            close_raw(descriptor);
         }
     }
     return is_open;

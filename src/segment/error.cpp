@@ -44,11 +44,12 @@ std::string_view to_string(Kind kind) noexcept {
     return "unknown";
 }
 
-Status::Status(ErrorCode code, std::string sentence, int peer) noexcept : code_(code), peer_(peer) {
+Status::Status(ErrorCode code, std::string sentence, int peer, const Death& death) noexcept
+    : code_(code), peer_(peer) {
     try {
-        sentence_ = std::make_unique<const std::string>(std::move(sentence));
+        details_ = std::make_unique<const Details>(Details{std::move(sentence), death});
     } catch (...) {  // no memory for a sentence: only the code remains
-        sentence_.reset();
+        details_.reset();
     }
 }
 
@@ -59,20 +60,20 @@ Status Status::closed_here(std::string sentence) noexcept {
 }
 
 std::string_view Status::message() const noexcept {
-    return sentence_ ? std::string_view(*sentence_) : to_string(code_);
+    return details_ ? std::string_view(details_->sentence) : to_string(code_);
 }
 
 Status::Status(const Status& other) noexcept
     : code_(other.code_), is_own_(other.is_own_), peer_(other.peer_) {
     try {
-        if (other.sentence_) sentence_ = std::make_unique<const std::string>(*other.sentence_);
+        if (other.details_) details_ = std::make_unique<const Details>(*other.details_);
     } catch (...) {  // as in the constructor
-        sentence_.reset();
+        details_.reset();
     }
 }
 
 void Status::or_throw() const {
-    if (!is_ok()) throw Error(code_, std::string(message()), peer_, closed_by());
+    if (!is_ok()) throw Error(code_, std::string(message()), peer_, closed_by(), death());
 }
 
 }  // namespace penstock

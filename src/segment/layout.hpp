@@ -11,7 +11,7 @@
 namespace penstock::layout {
 
 inline constexpr std::uint64_t kMagic = 0x4B434F54534E4550;  // "PENSTOCK", read as little endian
-inline constexpr std::uint32_t kLayoutVersion = 5;
+inline constexpr std::uint32_t kLayoutVersion = 6;
 inline constexpr std::uint32_t kByteOrder = 0x01020304;
 // Words that different processes write lie this far apart: x86 prefetches lines in pairs, and
 // some ARM cores have 128-byte lines. Fixed, because it is part of the layout.
@@ -72,13 +72,19 @@ static_assert(offsetof(WaitCounts, spins_won) == 8 && offsetof(WaitCounts, slept
 static_assert(sizeof(WaitCounts) == 64);
 
 // One participant. It is alive while the kernel holds its write lock on the slot's first byte. All
-// fields but `found_dead`, `deaths` and the counts of waits are written by the holder of that lock
-// alone; `word` last, with release, read by all with acquire. The rest is for display and for
-// watchers, relaxed.
+// fields but `found_dead`, `deaths`, `last_death` and the counts of waits are written by the holder
+// of that lock alone; `word` last, with release, read by all with acquire. The rest is for display
+// and for watchers, relaxed.
 struct ParticipantSlot {
     static constexpr std::uint64_t kFree = 0;
     static constexpr std::uint64_t kActive = 1;
     static constexpr std::size_t kTextWords = 8;
+    // Parts of `last_death`, from the lowest bit: exit code, signal, or why neither is known, 8
+    // bits; which of these, 2 (os::ProcessEnd::How); pid, 22; join number modulo 2^32.
+    static constexpr unsigned kDeadHowShift = 8;
+    static constexpr unsigned kDeadPidShift = 10;
+    static constexpr unsigned kDeadJoinShift = 32;
+    static constexpr std::uint32_t kMaxDeadPid = (1U << 22U) - 1;
 
     std::atomic<std::uint64_t>
         word;  // bit 0: kActive or kFree; bits 1..63: how often it was joined
@@ -95,12 +101,17 @@ struct ParticipantSlot {
     // Participants found dead here. Written by the finder that moved `found_dead`, relaxed, for
     // display: a finder that dies between the two leaves a death uncounted.
     std::atomic<std::uint64_t> deaths;
-    std::uint64_t reserved;
+    // The last death found here, for display: which participant and process, and how that ended; 0:
+    // none. Written by its finder before `found_dead`, and again by any process that learns how the
+    // process ended; read by all. Release and acquire: see Participants::write_death(). One word,
+    // because the other fields become a successor's.
+    std::atomic<std::uint64_t> last_death;
     // Lines of their own: one thread may receive while another sends, and every receiver reads
     // `found_dead` after every message.
     WaitCounts receiving;  // waits for messages and objects
     WaitCounts sending;    // waits for room and credit
 };
+static_assert(offsetof(ParticipantSlot, last_death) == 120);
 static_assert(offsetof(ParticipantSlot, receiving) == 128);
 static_assert(offsetof(ParticipantSlot, sending) == 192);
 static_assert(sizeof(ParticipantSlot) == 256);

@@ -73,11 +73,18 @@ def memory(segment: SegmentSummary) -> str:
     return f"{reserved} (may grow to {units.size(segment.range_bytes)})"
 
 
-def participant_rows(segment: SegmentSummary) -> list[tuple[str, str, str, str]]:
-    """Role, process, pid and start; the word for its liveness is separate, for its colour."""
+def participant_rows(participants: list[Participant]) -> list[tuple[str, str, str, str, str]]:
+    """Role, process, pid, start, and how it died; the word for its liveness is separate, for its
+    colour."""
     return [
-        (one.role, one.process, f"pid {one.pid}", since(one.attached_at))
-        for one in segment.participants
+        (
+            one.role,
+            one.process,
+            f"pid {one.pid}" if one.pid else "",
+            since(one.attached_at),
+            one.how_it_died,
+        )
+        for one in participants
     ]
 
 
@@ -101,6 +108,7 @@ def segment_json(segment: SegmentSummary) -> dict[str, Any]:
         "kept": kept_json(segment),
         "problem": segment.problem,
         "participants": [_participant_json(one) for one in segment.participants],
+        "reaped": [_participant_json(one) for one in segment.reaped],
     }
 
 
@@ -118,5 +126,8 @@ def _participant_json(one: Participant) -> dict[str, Any]:
         "life": life(one),
         "pid": one.pid,
         "process": one.process,
-        "attached_at": attached.isoformat(),
+        "attached_at": attached.isoformat() if one.attached_at else None,
+        "exit_code": one.exit_code,
+        "signal": one.signal,
+        "how_it_died": one.how_it_died,
     }

@@ -8,7 +8,7 @@ import argparse
 from penstock import inspect
 from penstock.cli import describe, exits, output, units
 from penstock.cli.command import Commands, add_command
-from penstock.state import SegmentSummary
+from penstock.state import Participant, SegmentSummary
 
 
 def add_to(commands: Commands) -> None:
@@ -64,17 +64,17 @@ def segment_lines(segment: SegmentSummary) -> list[str]:
         describe.state(segment),
         describe.owner(segment),
     )
-    return ["  ".join(filter(None, words)), *participant_lines(segment)]
+    return ["  ".join(filter(None, words)), *participant_lines(segment.participants)]
 
 
-def participant_lines(segment: SegmentSummary) -> list[str]:
+def participant_lines(participants: list[Participant]) -> list[str]:
     """A line for each participant, living or dead."""
-    if not segment.participants:
+    if not participants:
         return []
-    rows = output.columns(describe.participant_rows(segment))
+    rows = output.columns(describe.participant_rows(participants))
     return [
         f"    {describe.tint(f'{describe.life(one):<7}')}  {row}"
-        for one, row in zip(segment.participants, rows, strict=True)
+        for one, row in zip(participants, rows, strict=True)
     ]
 
 

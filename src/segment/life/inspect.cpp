@@ -4,6 +4,8 @@
 #include <cmath>
 #include <cstdlib>
 #include <iterator>
+#include <optional>
+#include <utility>
 
 #include "os/process.hpp"
 #include "penstock/segment.hpp"
@@ -41,6 +43,28 @@ Participant describe(const Visit& visit, unsigned slot) {
     who.pid = text.pid;
     who.process = text.process;
     who.attached_at = text.attached_at;
+    const Participants& participants = visit.participants();
+    if (!who.alive) participants.death(slot, participants.joins(slot)).describe(who);
+    return who;
+}
+
+// The last participant of a free slot, if it was found dead. Its signature may be a joiner's by
+// now; the note is its own.
+std::optional<Participant> describe_reaped(const Visit& visit, unsigned slot) {
+    const Participants& participants = visit.participants();
+    const std::uint64_t join = participants.joins(slot);
+    if (join == 0 || participants.found_dead(slot) != join) return std::nullopt;
+    const DeathNote death = participants.death(slot, join);
+    Participant who;
+    who.slot = slot;
+    who.role = role_of(visit.header().kind, slot);
+    who.pid = death.pid;
+    death.describe(who);
+    const ParticipantText text = participants.text(slot);
+    if (text.pid == who.pid) {
+        who.process = text.process;
+        who.attached_at = text.attached_at;
+    }
     return who;
 }
 
@@ -79,6 +103,8 @@ SegmentSummary summarize(Visit& visit, const std::string& name) {
     for (unsigned slot = 0; slot < visit.participants().count(); ++slot) {
         if (visit.participants().is_announced(slot)) {
             summary.participants.push_back(describe(visit, slot));
+        } else if (auto dead = describe_reaped(visit, slot)) {
+            summary.reaped.push_back(std::move(*dead));
         }
     }
     if (summary.is_abandoned()) summary.kept = kept_data(visit);

@@ -43,14 +43,17 @@ public:
     // Takes the lock of that slot, with patience for a process that is leaving it or reaping it.
     // False: its participant lives, or its janitor makes no progress.
     [[nodiscard]] bool claim(unsigned slot) noexcept;
-    // Signs the claimed slot, and reaps a dead predecessor in it. True: there was one.
+    // Reaps a dead predecessor in the claimed slot, and signs the slot. True: there was one. While
+    // the slot is announced it has the predecessor's signature, for those that look at its process.
     template <typename TakeOver>
     bool inherit(TakeOver&& take_over) {
+        const bool has_predecessor = participants().is_announced(claimed_);
+        if (has_predecessor) {
+            take_over(claimed_);
+            participants().retire(claimed_);
+        }
         participants().sign(claimed_);
-        if (!participants().is_announced(claimed_)) return false;
-        take_over(claimed_);
-        participants().retire(claimed_);
-        return true;
+        return has_predecessor;
     }
     // Announces this process as a participant.
     void enter() noexcept;

@@ -10,7 +10,9 @@
 #include "os/clock.hpp"
 #include "os/crash_point.hpp"
 #include "os/process.hpp"
+#include "os/process_end.hpp"
 #include "segment/text.hpp"
+#include "segment/waiting/watcher.hpp"
 #include "segment/words/atomics.hpp"
 
 namespace penstock::detail {
@@ -36,6 +38,15 @@ std::string load_text(const ParticipantSlot& slot) {
         std::memcpy(bytes.data() + i * 8, &word, 8);
     }
     return bytes.data();
+}
+
+// The kernel tells how a process ended until it is reaped, and afterwards those that watched it.
+os::ProcessEnd end_of(std::uint32_t pid, std::uint64_t pid_namespace, std::uint64_t start_time,
+                      std::chrono::milliseconds patience) noexcept {
+    const os::Calls calls = Watcher::is_wanted() ? os::Calls::All : os::Calls::Files;
+    const os::ProcessEnd end = os::end_of(pid, pid_namespace, start_time, patience, calls);
+    if (end.is_known() || end.why != os::ProcessEnd::Why::Gone) return end;
+    return Watcher::end_of(pid, start_time);
 }
 
 }  // namespace
@@ -69,6 +80,7 @@ void Participants::note_dead(unsigned slot) const noexcept {
     // The number only grows, except in damaged memory: then the loop gives up.
     constexpr unsigned kTries = 64;
     std::uint64_t seen = load_relaxed(found);
+    if (seen < dead) write_death(slot, look_at_process(slot, dead, kEndPatience));
     for (unsigned attempt = 0; attempt < kTries && seen < dead; ++attempt) {
         // pairs with: has_janitor(), by way of the lock, which it finds taken; is_found_dead()
         if (!cas_release(found, seen, dead)) continue;
@@ -85,6 +97,61 @@ void Participants::note_in_file(unsigned slot, std::uint64_t dead) const noexcep
     std::uint64_t seen = 0;
     if (!file_->read(at, &seen, sizeof seen) || seen >= dead) return;
     static_cast<void>(file_->write(at, &dead, sizeof dead));
+}
+
+DeathNote Participants::death(unsigned slot, std::uint64_t join) const noexcept {
+    const DeathNote noted = last_death(slot);
+    const bool is_noted = noted.is_of(join);
+    if (is_noted && noted.end.is_known()) return noted;
+    const DeathNote seen = look_at_process(slot, join, std::chrono::milliseconds(0));
+    if (is_noted && seen.pid == 0) return noted;  // another participant has the slot
+    if (!is_copy_ && seen.end.is_known()) write_death(slot, seen);
+    return seen;
+}
+
+DeathNote Participants::last_death(unsigned slot) const noexcept {
+    // pairs with: write_death()
+    std::uint64_t word = load_acquire(slots_[slot].last_death);
+    const std::uint64_t at = lock_byte(slot) + offsetof(ParticipantSlot, last_death);
+    if (is_copy_ && !file_->read(at, &word, sizeof word)) {
+        word = load_relaxed(slots_[slot].last_death);  // as of the copy
+    }
+    return decode_death(word);
+}
+
+// The process that signed the slot, unless another participant may have signed it by now: then only
+// the join number.
+DeathNote Participants::look_at_process(unsigned slot, std::uint64_t join,
+                                        std::chrono::milliseconds patience) const noexcept {
+    DeathNote death;
+    death.join = static_cast<std::uint32_t>(join);
+    const std::uint64_t word = join << 1U | ParticipantSlot::kActive;
+    const ParticipantSlot& dead = slots_[slot];
+    // pairs with: announce(), after sign()
+    if (load_acquire(dead.word) != word) return death;
+    const std::uint64_t pid = load_relaxed(dead.pid);
+    const std::uint64_t pid_namespace = load_relaxed(dead.pid_namespace);
+    const std::uint64_t start_time = load_relaxed(dead.start_time);
+    // pairs with: the fence in sign()
+    std::atomic_thread_fence(std::memory_order_acquire);
+    if (word_of(slot) != word) return death;
+    death.pid = static_cast<std::uint32_t>(pid);
+    if (death.pid == pid) death.end = end_of(death.pid, pid_namespace, start_time, patience);
+    return death;
+}
+
+// A death that is noted already stays, unless this one is later, or tells more. The loop is bounded
+// for damaged memory.
+void Participants::write_death(unsigned slot, const DeathNote& death) const noexcept {
+    constexpr unsigned kTries = 64;
+    std::atomic<std::uint64_t>& last = slots_[slot].last_death;
+    std::uint64_t seen = load_relaxed(last);
+    for (unsigned attempt = 0; attempt < kTries; ++attempt) {
+        if (!decode_death(seen).is_outdone_by(death)) return;
+        // pairs with: last_death(), also by way of `found_dead`, which is stored after this
+        if (cas_release(last, seen, encode_death(death))) break;
+    }
+    PENSTOCK_CRASH_POINT("participants.claim.last_death");
 }
 
 bool Participants::has_janitor(unsigned slot) const noexcept {
@@ -150,6 +217,9 @@ void Participants::release(unsigned slot) noexcept {
 void Participants::sign(unsigned slot) {
     const os::ProcessIdentity self = os::identify_self();
     ParticipantSlot& own = slots_[slot];
+    // A look that sees what is stored below also sees that the last participant's slot was retired.
+    // pairs with: the fence in look_at_process()
+    std::atomic_thread_fence(std::memory_order_release);
     store_relaxed(own.pid, self.pid);
     store_relaxed(own.pid_namespace, self.pid_namespace);
     store_relaxed(own.start_time, self.start_time);

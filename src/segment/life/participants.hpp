@@ -3,12 +3,14 @@
 #pragma once
 
 #include <atomic>
+#include <chrono>
 #include <cstdint>
 #include <optional>
 #include <string>
 
 #include "os/shared_file.hpp"
 #include "segment/layout.hpp"
+#include "segment/life/death.hpp"
 #include "segment/waiting/peers.hpp"
 #include "segment/waiting/timing.hpp"
 #include "segment/waiting/wait_meter.hpp"
@@ -115,6 +117,9 @@ public:
     [[nodiscard]] bool is_found_dead() const noexcept { return own_.is_found_dead(); }
     // Join number of the last participant found dead in the slot; 0: none.
     [[nodiscard]] std::uint64_t found_dead(unsigned slot) const noexcept;
+    // The death of the slot's participant with that join number. Looks at its process if the slot
+    // does not tell how that ended, and notes what it finds, unless this is an inspection.
+    [[nodiscard]] DeathNote death(unsigned slot, std::uint64_t join) const noexcept;
     // Participants ever found dead in slots `first` to `end` - 1.
     [[nodiscard]] std::uint64_t deaths(unsigned first, unsigned end) const noexcept;
     // What the waits of the slot's participants have cost so far, and where the present one counts
@@ -142,6 +147,10 @@ private:
     [[nodiscard]] bool is_full(unsigned places) const noexcept;
     [[nodiscard]] std::uint64_t word_of(unsigned slot) const noexcept;
     void note_in_file(unsigned slot, std::uint64_t dead) const noexcept;
+    [[nodiscard]] DeathNote last_death(unsigned slot) const noexcept;
+    [[nodiscard]] DeathNote look_at_process(unsigned slot, std::uint64_t join,
+                                            std::chrono::milliseconds patience) const noexcept;
+    void write_death(unsigned slot, const DeathNote& death) const noexcept;
 
     os::SharedFile* file_ = nullptr;
     layout::ParticipantSlot* slots_ = nullptr;

@@ -19,6 +19,11 @@ inline constexpr int kGrowthOfSlices = 4;
 // The first sleep in a process without a watcher: a wait that outlasts it starts one.
 inline constexpr std::chrono::milliseconds kSliceBeforeWatcher{5};
 
+// How long a report of a death waits, for what it says of the process's end: for a process whose
+// descriptors are closed already, and for the watcher. Microseconds if they run at all.
+inline constexpr std::chrono::milliseconds kEndPatience{20};
+inline constexpr std::chrono::milliseconds kNotePatience{50};
+
 // In nanoseconds, for loops that read the monotonic clock.
 //
 // For another process that is reaping, joining or leaving a slot: microseconds if it runs at all.

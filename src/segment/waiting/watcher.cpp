@@ -186,6 +186,25 @@ void Watcher::ask_all() noexcept {
     last->watch_.raise();
 }
 
+// The caller may learn of a death from the kernel before the watcher does.
+os::ProcessEnd Watcher::end_of(std::uint32_t pid, std::uint64_t start_time) noexcept {
+    Watcher* const watcher = running();
+    if (watcher == nullptr) return {};
+    const Process process{pid, start_time};
+    std::unique_lock lock(watcher->mutex_);
+    watcher->noted_.wait_for(lock, kNotePatience, [&] {
+        const Known* const known = watcher->find(process);
+        return known == nullptr || known->state != State::Watched || watcher->is_over_.load();
+    });
+    const Known* const known = watcher->find(process);
+    return known != nullptr ? known->end : os::ProcessEnd{};
+}
+
+const Watcher::Known* Watcher::find(const Process& process) const noexcept {
+    const auto known = processes_.find(process);
+    return known != processes_.end() ? &known->second : nullptr;
+}
+
 Watcher::Watcher()
     : fork_generation_(os::fork_generation()), self_(os::identify_self()),
       predecessor_(instance.load()) {
@@ -245,10 +264,9 @@ bool Watcher::is_watched(const layout::ParticipantSlot& slot, std::uint64_t& mar
     }
     if (process == Process{self_.pid, self_.start_time}) return true;
     marks |= mark_of(process.first);
-    const auto known = processes_.find(process);
-    if (known != processes_.end()) return known->second == State::Watched;
+    if (const Known* const known = find(process)) return known->state == State::Watched;
     if (!has_room_for_one()) return false;
-    processes_.emplace(process, State::Asked);
+    processes_.emplace(process, Known{});
     asked_.push_back(process);
     return false;
 }
@@ -266,7 +284,7 @@ bool Watcher::has_room_for_one() noexcept {
     const std::int64_t now = os::coarse_ns();
     if (now < next_purge_) return false;
     next_purge_ = now + kBetweenPurges;
-    std::erase_if(processes_, [](const auto& one) { return one.second != State::Watched; });
+    std::erase_if(processes_, [](const auto& one) { return one.second.state != State::Watched; });
     return processes_.size() < kMaxProcesses;
 }
 
@@ -277,7 +295,7 @@ void Watcher::run() noexcept {
     bool is_at_work = watch_.begin();
     bool may_be_replaced = is_at_work;
     try {
-        for (std::vector<std::uint32_t> ended; is_at_work;) {
+        for (std::vector<os::EndedProcess> ended; is_at_work;) {
             is_at_work = watch_.wait(ended);
             note(ended);
             serve();
@@ -292,6 +310,10 @@ void Watcher::run() noexcept {
 void Watcher::end(bool may_be_replaced) noexcept {
     is_over_.store(true);
     if (may_be_replaced) starter.store(0);
+    {
+        const std::lock_guard lock(mutex_);
+        noted_.notify_all();
+    }
     rouse({.is_over = true});
 }
 
@@ -313,7 +335,7 @@ void Watcher::settle(const Process& process, bool is_watched) noexcept {
         const std::lock_guard lock(mutex_);
         const auto known = processes_.find(process);
         if (known != processes_.end()) {
-            known->second = is_watched ? State::Watched : State::Unwatched;
+            known->second.state = is_watched ? State::Watched : State::Unwatched;
         }
     }
     if (!is_watched) rouse({.marks = mark_of(process.first)});
@@ -322,17 +344,16 @@ void Watcher::settle(const Process& process, bool is_watched) noexcept {
 // A process that has ended is not watched: a wait that looks and finds that its lock is still held
 // goes on in slices. All are noted before the first wait is roused, so that none that looks again
 // takes one of them for watched.
-void Watcher::note(const std::vector<std::uint32_t>& ended) noexcept {
+void Watcher::note(const std::vector<os::EndedProcess>& ended) noexcept {
     Reason reason{.is_to_ask = asks_all_.exchange(false)};
     {
         const std::lock_guard lock(mutex_);
-        for (const std::uint32_t pid : ended) {
-            reason.marks |= mark_of(pid);
-            for (auto one = processes_.lower_bound({pid, 0});
-                 one != processes_.end() && one->first.first == pid; ++one) {
-                one->second = State::Unwatched;
-            }
+        for (const os::EndedProcess& one : ended) {
+            reason.marks |= mark_of(one.pid);
+            const auto known = processes_.find({one.pid, one.start_time});
+            if (known != processes_.end()) known->second = {State::Unwatched, one.end};
         }
+        if (!ended.empty()) noted_.notify_all();
     }
     rouse(reason);
 }

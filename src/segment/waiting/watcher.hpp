@@ -6,6 +6,7 @@
 
 #include <atomic>
 #include <chrono>
+#include <condition_variable>
 #include <cstdint>
 #include <map>
 #include <mutex>
@@ -15,6 +16,7 @@
 #include "os/fork.hpp"
 #include "os/futex.hpp"
 #include "os/process.hpp"
+#include "os/process_end.hpp"
 #include "os/process_watch.hpp"
 #include "penstock/wait.hpp"
 #include "segment/layout.hpp"
@@ -94,6 +96,10 @@ public:
     static void look_at_cancels() noexcept;
     // Makes all waits ask whether they were interrupted. Likewise.
     static void ask_all() noexcept;
+    // How a process ended that the watcher watched; it knows also if the process has been reaped
+    // since. Waits a moment if the end is not noted yet. Unknown if it was not watched, or lives.
+    [[nodiscard]] static os::ProcessEnd end_of(std::uint32_t pid,
+                                               std::uint64_t start_time) noexcept;
 
     Watcher();
     Watcher(const Watcher&) = delete;
@@ -112,6 +118,10 @@ public:
 private:
     enum class State : std::uint8_t { Asked, Watched, Unwatched };
     using Process = std::pair<std::uint32_t, std::uint64_t>;  // pid and start time
+    struct Known {
+        State state = State::Asked;
+        os::ProcessEnd end;
+    };
     // Which waits are to be roused, besides those that were cancelled.
     struct Reason {
         bool is_to_ask = false;   // all, and each calls `interrupted`
@@ -126,10 +136,11 @@ private:
     void end(bool may_be_replaced) noexcept;
     void serve();
     void settle(const Process& process, bool is_watched) noexcept;
-    void note(const std::vector<std::uint32_t>& ended) noexcept;
+    void note(const std::vector<os::EndedProcess>& ended) noexcept;
     void rouse(const Reason& reason) noexcept;
     std::uint64_t rouse_next(std::uint64_t after, const Reason& reason) noexcept;
-    // The caller holds the mutex.
+    // The caller holds the mutex, here and in the next two. Null: not known.
+    [[nodiscard]] const Known* find(const Process& process) const noexcept;
     [[nodiscard]] bool is_watched(const layout::ParticipantSlot& slot, std::uint64_t& marks);
     [[nodiscard]] bool has_room_for_one() noexcept;
 
@@ -140,10 +151,11 @@ private:
     std::atomic<bool> asks_all_{false};
     Watcher* const predecessor_;  // keeps it reachable: leak checkers
 
-    std::mutex mutex_;              // guards the rest
-    std::vector<LongWait*> waits_;  // in the order of their numbers
+    std::condition_variable noted_;  // an end, or that there is no watcher any more
+    std::mutex mutex_;               // guards the rest
+    std::vector<LongWait*> waits_;   // in the order of their numbers
     std::uint64_t last_number_ = kNone;
-    std::map<Process, State> processes_;
+    std::map<Process, Known> processes_;
     std::vector<Process> asked_;
     std::int64_t next_purge_ = 0;
 };

@@ -149,6 +149,10 @@ TEST(ReaderStateTest, IsDescribedForPeople) {
     active.alive = false;
     active.blocking_for = 0;
     EXPECT_EQ(active.describe(), "reader 2 (pid 4711, worker.py), dead, 12 messages behind");
+    active.how_it_died = "killed by signal 9 (SIGKILL)";
+    EXPECT_EQ(active.describe(),
+              "reader 2 (pid 4711, worker.py), dead: killed by signal 9 (SIGKILL), 12 messages "
+              "behind");
 }
 
 }  // namespace

@@ -103,7 +103,8 @@ TEST_F(EndingTest, ADeadWriterIsDrainedToo) {
     for (int turn = 0; turn < 2; ++turn) {
         EXPECT_TRUE(fails(reader.recv(), ErrorCode::PeerDied,
                           {"the writer of '" + name + "' (" + writer.pid_text(),
-                           "everything it had sent was received"}));
+                           ") was killed by signal 9 (SIGKILL); everything it had sent was "
+                           "received"}));
         EXPECT_TRUE(fails(reader.recv_into(buffer, Deadline::now()), ErrorCode::PeerDied));
         EXPECT_TRUE(fails(reader.next_size(1ms), ErrorCode::PeerDied));
     }
@@ -147,7 +148,8 @@ TEST_F(EndingTest, AttachingToAnEndedStreamIsRefused) {
         BroadcastReader::attach(name, 0).close();
         writer.kill();
         EXPECT_TRUE(refuses(ErrorCode::PeerDied, [&] { BroadcastReader::attach(name, 0); },
-                            {"the writer of '" + name + "' is dead", "nothing is left"}));
+                            {"the writer of '" + name + "' (" + writer.pid_text(),
+                             "was killed by signal 9 (SIGKILL), and nothing is left"}));
     }
     EXPECT_FALSE(exists(name)) << "the last to look in has tidied up";
     {
@@ -173,7 +175,8 @@ TEST_F(EndingTest, ADeadReaderIsReportedOnce) {
     const Status told = send(writer, sent, 100, kLong);
     EXPECT_TRUE(fails(told, ErrorCode::PeerDied,
                       {"reader 1 of '" + writer.name() + "' (" + victim.pid_text(),
-                       "died " + std::to_string(sent) + " messages behind", "nothing was sent"}));
+                       ") was killed by signal 9 (SIGKILL), " + std::to_string(sent) +
+                           " messages behind; nothing was sent"}));
     EXPECT_EQ(told.peer(), 1);
     EXPECT_TRUE(receives_nothing(healthy));
     EXPECT_EQ(writer.readers().at(1).life, Life::Vacant);
@@ -184,6 +187,52 @@ TEST_F(EndingTest, ADeadReaderIsReportedOnce) {
         ASSERT_TRUE(receives(healthy, number, 100));
     }
     EXPECT_EQ(writer.stats().reader_deaths, 1U);
+}
+
+TEST_F(EndingTest, AnExitWithoutClosingIsADeathThatIsNamed) {
+    const std::string name = new_name();
+    const Gate is_there;
+    const Gate may_end;
+    BroadcastWriter writer = BroadcastWriter::create(name, small());
+    Child reader([&] {
+        const BroadcastReader own = BroadcastReader::attach(name, 0);
+        is_there.open();
+        may_end.pass();
+        ::_exit(3);
+    });
+    is_there.pass();
+    const auto pid = static_cast<std::uint32_t>(reader.pid());
+    may_end.open();
+    reader.await_end();
+    EXPECT_EQ(only(writer.readers()).exit_code, 3);
+    EXPECT_EQ(only(writer.readers()).how_it_died, "ended with exit code 3 without closing");
+    const Status told = writer.wait_ready(kLong);
+    EXPECT_TRUE(fails(told, ErrorCode::PeerDied,
+                      {") ended with exit code 3 without closing, 0 messages behind; nothing"}));
+    EXPECT_EQ(told.death().pid, pid);
+    EXPECT_EQ(told.death().exit_code, 3);
+    EXPECT_FALSE(told.death().signal.has_value());
+}
+
+TEST_F(EndingTest, WhatCanNotBeKnownOfADeathIsSaid) {
+    const std::string name = new_name();
+    const Gate is_there;
+    Child writer([&] {
+        const BroadcastWriter own = BroadcastWriter::create(name, small());
+        is_there.open();
+        for (;;) ::pause();
+    });
+    is_there.pass();
+    BroadcastReader reader = BroadcastReader::attach(name, 0);
+    const auto pid = static_cast<std::uint32_t>(writer.pid());
+    writer.send(SIGKILL);
+    writer.wait();
+    const Result<BroadcastMessage> message = reader.recv(kLong);
+    EXPECT_TRUE(fails(message, ErrorCode::PeerDied,
+                      {") died; everything it had sent was received; how it ended is not known "
+                       "here: its exit status had been collected"}));
+    EXPECT_EQ(message.status().death().pid, pid);
+    EXPECT_FALSE(message.status().death().signal || message.status().death().exit_code);
 }
 
 TEST_F(EndingTest, SeveralDeathsAreReportedTogether) {
@@ -251,7 +300,11 @@ TEST_F(EndingTest, ADeathIsReportedAlthoughItsReplacementReapedIt) {
         if (!told) break;
         ASSERT_TRUE(receives(replacement, sent, 100));
     }
-    EXPECT_TRUE(fails(told, ErrorCode::PeerDied, {"reader 0 of '" + writer.name() + "' died"}));
+    EXPECT_TRUE(fails(told, ErrorCode::PeerDied,
+                      {"reader 0 of '" + writer.name() +
+                       "' was killed by signal 9 (SIGKILL), and its place has been taken"}));
+    EXPECT_EQ(told.death().pid, static_cast<std::uint32_t>(victim.pid()));
+    EXPECT_EQ(told.death().signal, SIGKILL);
     EXPECT_EQ(told.peer(), 0);
     for (std::uint64_t number = sent; number < sent + 200; ++number) {
         ASSERT_TRUE(succeeds(send(writer, number, 100))) << "once";

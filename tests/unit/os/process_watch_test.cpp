@@ -5,6 +5,7 @@
 #include <fcntl.h>
 #include <gtest/gtest.h>
 #include <poll.h>
+#include <signal.h>
 #include <sys/resource.h>
 #include <sys/syscall.h>
 #include <unistd.h>
@@ -22,6 +23,7 @@
 
 #include "os/process.hpp"
 #include "tests/unit/support/child.hpp"
+#include "tests/unit/support/endings.hpp"
 #include "tests/unit/support/refused_calls.hpp"
 
 namespace penstock::os {
@@ -74,6 +76,12 @@ void watch(ProcessWatch& watch, const std::function<void()>& body) {
     EXPECT_EQ(failure, "");
 }
 
+std::vector<std::uint32_t> pids_of(const std::vector<EndedProcess>& ended) {
+    std::vector<std::uint32_t> pids;
+    for (const EndedProcess& one : ended) pids.push_back(one.pid);
+    return pids;
+}
+
 std::set<std::string> descriptors() {
     std::set<std::string> found;
     for (const auto& entry : std::filesystem::directory_iterator("/proc/self/fd")) {
@@ -91,12 +99,33 @@ TEST(ProcessWatchTest, ReportsEachEnd) {
     watch(processes, [&] {
         require(processes.add(first.pid(), first.start_time()));
         require(processes.add(second.pid(), second.start_time()));
-        std::vector<std::uint32_t> ended;
+        std::vector<EndedProcess> ended;
         const std::vector expected{second.pid()};
         second.end();
-        require(processes.wait(ended) && ended == expected);
+        require(processes.wait(ended) && pids_of(ended) == expected);
         first.kill_unreaped();
-        require(processes.wait(ended) && ended == std::vector{first.pid()});
+        require(processes.wait(ended) && pids_of(ended) == std::vector{first.pid()});
+    });
+}
+
+constexpr ProcessEnd kKilled{ProcessEnd::How::Killed, SIGKILL, ProcessEnd::Why::Gone};
+
+TEST(ProcessWatchTest, TellsHowEachProcessEnded) {
+    ProcessWatch processes;
+    Peer reaped;
+    const Peer zombie;
+    watch(processes, [&] {
+        require(processes.add(reaped.pid(), reaped.start_time()));
+        std::vector<EndedProcess> ended;
+        reaped.end();
+        require(processes.wait(ended) && ended.size() == 1);
+        require(ended[0].start_time == reaped.start_time());
+        require(ended[0].end == (test::tells_of_reaped() ? kKilled : ProcessEnd{}));
+        require(processes.add(zombie.pid(), zombie.start_time()));
+        zombie.kill_unreaped();
+        require(processes.wait(ended) && ended.size() == 1);
+        require(ended[0].pid == zombie.pid() && ended[0].start_time == zombie.start_time());
+        require(ended[0].end == kKilled);
     });
 }
 
@@ -111,7 +140,7 @@ TEST(ProcessWatchTest, TheDescriptorsOfAnEndedProcessAreClosed) {
             ::close(ends[1]);
             require(processes.add(peer.pid(), peer.start_time()));
             peer.kill_unreaped();
-            std::vector<std::uint32_t> ended;
+            std::vector<EndedProcess> ended;
             require(processes.wait(ended) && ended.size() == 1);
             pollfd end{ends[0], POLLIN, 0};
             require(::poll(&end, 1, 0) == 1 && (end.revents & POLLHUP) != 0);
@@ -130,8 +159,8 @@ TEST(ProcessWatchTest, AProcessThatIsGoneOrAnotherOneIsNotWatched) {
         require(!processes.add(peer.pid(), peer.start_time() + 1));
         peer.kill_unreaped();
         require(processes.add(peer.pid(), peer.start_time()));  // a zombie
-        std::vector<std::uint32_t> ended;
-        require(processes.wait(ended) && ended == std::vector{peer.pid()});
+        std::vector<EndedProcess> ended;
+        require(processes.wait(ended) && pids_of(ended) == std::vector{peer.pid()});
     });
 }
 
@@ -144,7 +173,7 @@ TEST(ProcessWatchTest, ManyRaisesAreOneAndComeFromAnyThread) {
         processes.raise();
     });
     watch(processes, [&] {
-        std::vector<std::uint32_t> ended;
+        std::vector<EndedProcess> ended;
         require(processes.wait(ended) && ended.empty());  // all of them are read
         has_returned = true;
         has_returned.notify_one();
@@ -176,7 +205,7 @@ TEST(ProcessWatchTest, TheProgramClosesItsOwnFilesAndTheWatchesPipe) {
             require(processes.begin());
             has_begun = true;
             has_begun.notify_one();
-            std::vector<std::uint32_t> ended;
+            std::vector<EndedProcess> ended;
             while (processes.wait(ended)) {
             }
         });
@@ -224,9 +253,9 @@ TEST(ProcessWatchTest, AtTheLimitOfDescriptorsNoMoreAreWatched) {
                    processes.add(peers[watched].pid(), peers[watched].start_time())) {
                 ++watched;
             }
-            std::vector<std::uint32_t> ended;
+            std::vector<EndedProcess> ended;
             peers.front().kill_unreaped();
-            require(processes.wait(ended) && ended == std::vector{peers.front().pid()});
+            require(processes.wait(ended) && pids_of(ended) == std::vector{peers.front().pid()});
             require(processes.add(peers.back().pid(), peers.back().start_time()));
         });
         watching.join();

@@ -78,6 +78,24 @@ TEST(StatusTest, ThrowsTheErrorOfItsCode) {
     }
 }
 
+TEST(StatusTest, KeepsTheDeathItIsAbout) {
+    const Status status(ErrorCode::PeerDied, "reader 2 died", 2, {.pid = 4711, .signal = 9});
+    const auto is_whole = [](const Death& death) {
+        return death.pid == 4711 && death.signal == 9 && !death.exit_code;
+    };
+    EXPECT_TRUE(is_whole(status.death()));
+    const Status copy = status;  // NOLINT(performance-unnecessary-copy-initialization)
+    EXPECT_TRUE(is_whole(copy.death()));
+    try {
+        status.or_throw();
+        FAIL() << "nothing was thrown";
+    } catch (const Error& error) {
+        EXPECT_TRUE(is_whole(error.death()));
+    }
+    const Death nothing = Status(ErrorCode::Timeout).death();
+    EXPECT_FALSE(nothing.pid || nothing.exit_code || nothing.signal);
+}
+
 TEST(StatusTest, CopiesAndMovesWhole) {
     Status status(ErrorCode::Busy, "rank 3 is taken", 3);
     const Status copy = status;

@@ -82,8 +82,10 @@ public:
     // Kills it; returns when it is dead but not reaped: a zombie.
     void kill_unreaped() const {
         send(SIGKILL);
-        await_event(WEXITED | WNOWAIT);
+        await_end();
     }
+    // Returns when it has ended by itself and is not reaped.
+    void await_end() const { await_event(WEXITED | WNOWAIT); }
     // Stops it; returns when it stands still.
     void stop() const {
         send(SIGSTOP);

@@ -1,5 +1,6 @@
 // Inspection of segments: listing, summary, removal of abandoned ones; sizes as people write them.
 #include <gtest/gtest.h>
+#include <signal.h>
 #include <unistd.h>
 
 #include <algorithm>
@@ -76,6 +77,8 @@ TEST_F(InspectTest, ASegmentIsSummedUp) {
         EXPECT_EQ(who.pid, static_cast<std::uint32_t>(::getpid()));
         EXPECT_EQ(who.process, "penstock_unit_tests");
         EXPECT_GT(who.attached_at, 0);
+        EXPECT_EQ(who.how_it_died, "");
+        EXPECT_TRUE(summary.reaped.empty());
     }
     leave(segment);
     EXPECT_FALSE(find_listed(name).has_value());
@@ -101,6 +104,9 @@ TEST_F(InspectTest, TellsTheLivingTheStoppedAndTheDead) {
     EXPECT_FALSE(summary.participants.at(0).alive);
     EXPECT_FALSE(summary.participants.at(0).stopped);
     EXPECT_EQ(summary.participants.at(0).pid, static_cast<std::uint32_t>(child.pid()));
+    EXPECT_EQ(summary.participants.at(0).signal, SIGKILL);
+    EXPECT_EQ(summary.participants.at(0).how_it_died, "killed by signal 9 (SIGKILL)");
+    EXPECT_TRUE(summary.reaped.empty());
     EXPECT_TRUE(summary.is_abandoned());
     EXPECT_TRUE(remove_if_abandoned(name));
     EXPECT_FALSE(exists(name));

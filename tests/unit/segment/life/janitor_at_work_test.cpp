@@ -9,9 +9,8 @@
 #include "os/crash_point.hpp"
 #include "penstock/broadcast.hpp"
 #include "penstock/queue.hpp"
-#include "penstock/store.hpp"
-#include "penstock/trajectories.hpp"
 #include "tests/unit/support/child.hpp"
+#include "tests/unit/support/concepts.hpp"
 #include "tests/unit/support/names.hpp"
 #include "tests/unit/support/verdict.hpp"
 
@@ -20,55 +19,10 @@ namespace {
 
 using namespace std::chrono_literals;
 using test::Child;
+using test::Concept;
 using test::Gate;
 
-// Three slots: the creator's, a future janitor's and a future victim's. A concept says how to
-// create, to attach, and to look for the dead.
-struct Concept {
-    const char* name;
-    const char* point;  // where its janitor stops
-    std::function<std::shared_ptr<void>(const std::string&)> create;
-    std::function<std::shared_ptr<void>(const std::string&)> attach;
-    std::function<void(void*)> look;
-};
-
-template <typename T>
-std::shared_ptr<void> keep(T handle) {
-    return std::make_shared<T>(std::move(handle));
-}
-
-Concept queue_concept() {
-    return {"Queue", "membership.reap.locked:1:stop",
-            [](const std::string& name) {
-                return keep(Queue::create(name, {.capacity = 4096, .slots = 4, .participants = 3}));
-            },
-            [](const std::string& name) { return keep(Queue::attach(name)); },
-            [](void* handle) { static_cast<void>(static_cast<Queue*>(handle)->take(1ms)); }};
-}
-
-Concept trajectories_concept() {
-    return {"Trajectories", "membership.reap.locked:1:stop",
-            [](const std::string& name) {
-                return keep(TrajectoryReader::create(
-                    name, {.capacity = 4096, .slots = 4, .participants = 3}, 1));
-            },
-            [](const std::string& name) { return keep(TrajectoryReader::attach(name, 1)); },
-            [](void* handle) {
-                static_cast<void>(static_cast<TrajectoryReader*>(handle)->next_batch({}, 1ms));
-            }};
-}
-
-Concept store_concept() {
-    return {"Store", "membership.reap.locked:1:stop",
-            [](const std::string& name) {
-                StoreOptions options;
-                options.capacity = 1 << 20U;
-                options.participants = 3;
-                return keep(Store::create(name, options));
-            },
-            [](const std::string& name) { return keep(Store::attach(name)); },
-            [](void* handle) { static_cast<Store*>(handle)->reap_dead(); }};
-}
+constexpr const char* kJanitorStops = "membership.reap.locked:1:stop";
 
 class JanitorAtWorkTest : public test::CleanTest {
 protected:
@@ -85,12 +39,10 @@ protected:
     std::string name_ = new_name();
 };
 
-class PlaceTest : public JanitorAtWorkTest, public ::testing::WithParamInterface<int> {};
+class PlaceTest : public JanitorAtWorkTest, public ::testing::WithParamInterface<Concept> {};
 
 TEST_P(PlaceTest, TheLivingAreCounted) {
-    const Concept is = GetParam() == 0   ? queue_concept()
-                       : GetParam() == 1 ? trajectories_concept()
-                                         : store_concept();
+    const Concept& is = GetParam();
     const std::shared_ptr<void> creator = is.create(name_);
     Gate is_in;
     Gate may_look;
@@ -98,7 +50,7 @@ TEST_P(PlaceTest, TheLivingAreCounted) {
         const std::shared_ptr<void> handle = is.attach(name_);
         is_in.open();
         may_look.pass();
-        os::arm_crash_point(is.point);
+        os::arm_crash_point(kJanitorStops);
         is.look(handle.get());
     });
     is_in.pass();
@@ -123,7 +75,8 @@ TEST_P(PlaceTest, TheLivingAreCounted) {
     EXPECT_NO_THROW(is.attach(name_)) << is.name;
 }
 
-INSTANTIATE_TEST_SUITE_P(Concepts, PlaceTest, ::testing::Range(0, 3));
+INSTANTIATE_TEST_SUITE_P(Concepts, PlaceTest, ::testing::ValuesIn(test::concepts()),
+                         [](const auto& given) { return given.param.name; });
 
 TEST_F(JanitorAtWorkTest, ADeadReaderIsNotReportedAsAlive) {
     Gate is_in;
@@ -132,7 +85,7 @@ TEST_F(JanitorAtWorkTest, ADeadReaderIsNotReportedAsAlive) {
         BroadcastWriter made = BroadcastWriter::create(name_, {.readers = 2, .capacity = 4096});
         is_in.open();
         may_look.pass();
-        os::arm_crash_point("membership.reap.locked:1:stop");
+        os::arm_crash_point(kJanitorStops);
         static_cast<void>(made.wait_ready(1ms));
     });
     is_in.pass();

@@ -10,13 +10,18 @@
 
 #include <atomic>
 #include <cstddef>
+#include <cstdint>
+#include <functional>
 #include <string>
 #include <system_error>
 
 #include "os/clock.hpp"
 #include "os/fence.hpp"
 #include "os/process.hpp"
+#include "os/process_end.hpp"
+#include "segment/life/death.hpp"
 #include "tests/unit/support/child.hpp"
+#include "tests/unit/support/endings.hpp"
 #include "tests/unit/support/refused_calls.hpp"
 
 namespace penstock::detail {
@@ -292,6 +297,153 @@ TEST_F(ParticipantsTest, ALivingParticipantFoundDeadSeesItInItsSlot) {
     EXPECT_TRUE(member.table.is_found_dead());
     EXPECT_FALSE(successor.table.is_found_dead());
     successor.leave(2);
+}
+
+// ---- how the dead died
+
+using How = os::ProcessEnd::How;
+
+class DeathNotedTest : public ParticipantsTest {
+protected:
+    // A process that joins slot 1, and ends by `last_act`, which does not return.
+    [[nodiscard]] auto joining(const std::function<void()>& last_act) {
+        return [this, last_act] {
+            Guest guest(descriptor_);
+            guest.join(1);
+            joined_.open();
+            may_end_.pass();
+            last_act();
+        };
+    }
+    const Gate joined_;
+    const Gate may_end_;
+};
+
+TEST_F(DeathNotedTest, HowAParticipantDiedStaysInItsSlotUntilTheNextDies) {
+    Guest observer(descriptor_);
+    for (std::uint32_t join = 1; join <= 2; ++join) {
+        Child child(joining([join] {
+            if (join == 1) test::die_by(SIGSEGV);
+            ::_exit(3);
+        }));
+        joined_.pass();
+        const auto pid = static_cast<std::uint32_t>(child.pid());
+        if (join == 2) {
+            EXPECT_TRUE(observer.table.death(1, 1).is_of(1));
+            EXPECT_EQ(observer.table.death(1, 1).end.number, SIGSEGV);
+            EXPECT_FALSE(observer.table.death(1, 2).end.is_known()) << "it lives";
+        }
+        may_end_.open();
+        child.await_end();
+        ASSERT_TRUE(observer.table.claim(1));
+        EXPECT_EQ(child.wait(), join == 1 ? test::killed_by(SIGSEGV) : 3);
+        const auto expect_noted = [&] {
+            const DeathNote death = observer.table.death(1, join);
+            EXPECT_EQ(death.pid, pid);
+            EXPECT_EQ(death.end.how, join == 1 ? How::Killed : How::Exited);
+            EXPECT_EQ(death.end.number, join == 1 ? SIGSEGV : 3);
+        };
+        expect_noted();
+        observer.leave(1);
+        expect_noted();
+    }
+    EXPECT_FALSE(observer.table.death(1, 1).is_of(2)) << "another participant's";
+}
+
+TEST_F(DeathNotedTest, AnotherProcessKnowsWhatTheFinderNoted) {
+    Child child(joining([] { ::_exit(3); }));
+    joined_.pass();
+    may_end_.open();
+    child.await_end();
+    Child finder([&] {
+        Guest own(descriptor_);
+        own.table.note_dead(1);
+        require(own.table.death(1, 1).end.how == How::Exited);  // a stranger's
+    });
+    EXPECT_EQ(finder.wait(), 0);
+    EXPECT_EQ(child.wait(), 3);
+    const Guest late(descriptor_);
+    EXPECT_EQ(late.table.death(1, 1).end.how, How::Exited);
+    EXPECT_EQ(late.table.death(1, 1).end.number, 3);
+}
+
+TEST_F(DeathNotedTest, WhatIsLearnedLaterIsNotedToo) {
+    Child child(joining([] { ::_exit(3); }));
+    joined_.pass();
+    may_end_.open();
+    child.await_end();
+    Guest observer(descriptor_);
+    const std::uint64_t start_time = load_relaxed(observer.slot(1)->start_time);
+    store_relaxed(observer.slot(1)->start_time, start_time + 1);  // a reused pid, it seems
+    observer.table.note_dead(1);
+    const DeathNote vague = observer.table.death(1, 1);
+    EXPECT_EQ(vague.pid, static_cast<std::uint32_t>(child.pid()));
+    EXPECT_EQ(vague.end, os::ProcessEnd{});
+    store_relaxed(observer.slot(1)->start_time, start_time);
+    EXPECT_EQ(observer.table.death(1, 1).end.how, How::Exited);
+    EXPECT_EQ(child.wait(), 3);
+    EXPECT_EQ(observer.table.death(1, 1).end.number, 3);
+}
+
+TEST_F(DeathNotedTest, OfAProcessThatIsGoneOnlyThePidIsKnown) {
+    Child child(joining([] { ::_exit(3); }));
+    joined_.pass();
+    may_end_.open();
+    const auto pid = static_cast<std::uint32_t>(child.pid());
+    EXPECT_EQ(child.wait(), 3);
+    const Guest observer(descriptor_);
+    observer.table.note_dead(1);
+    const DeathNote death = observer.table.death(1, 1);
+    EXPECT_EQ(death.pid, pid);
+    EXPECT_EQ(death.end, os::ProcessEnd{});
+    EXPECT_EQ(death.doubt(),
+              "; how it ended is not known here: its exit status had been collected "
+              "before a participant looked");
+}
+
+// A look from outside says what it sees, and leaves no note.
+TEST_F(DeathNotedTest, AnInspectionChangesNothing) {
+    Child child(joining([] { ::_exit(3); }));
+    joined_.pass();
+    may_end_.open();
+    child.await_end();
+    Guest observer(descriptor_);
+    std::error_code error;
+    os::SharedFile file = os::SharedFile::reopen(descriptor_, error);
+    ASSERT_FALSE(error);
+    layout::ParticipantSlot copies[kSlots];
+    ASSERT_TRUE(file.read(kOffset, copies, sizeof copies));
+    const Participants outside = Participants::of_copy(file, copies, kOffset, kSlots);
+    EXPECT_EQ(outside.death(1, 1).end.how, How::Exited);
+    EXPECT_EQ(load_relaxed(observer.slot(1)->last_death), 0U);
+    observer.table.note_dead(1);
+    EXPECT_EQ(child.wait(), 3);
+    EXPECT_EQ(outside.death(1, 1).end.number, 3) << "read from the file, as the copy has no note";
+}
+
+TEST_F(DeathNotedTest, AParticipantThatLostItsLockHasNotEnded) {
+    const Guest observer(descriptor_);
+    Guest member(descriptor_);
+    member.join(2);
+    member.lose_lock(2);
+    observer.table.note_dead(2);
+    const DeathNote death = observer.table.death(2, 1);
+    EXPECT_EQ(death.end.why, os::ProcessEnd::Why::Running);
+    member.leave(2);
+}
+
+TEST_F(ParticipantsTest, ADamagedNoteIsHarmless) {
+    Guest observer(descriptor_);
+    for (const std::uint64_t damage : {~std::uint64_t{0}, std::uint64_t{0x7FFFFFFF} << 32U}) {
+        {
+            Guest dead(descriptor_);
+            dead.join(3);
+        }
+        store_relaxed(observer.slot(3)->last_death, damage);
+        ASSERT_TRUE(observer.table.claim(3));
+        EXPECT_FALSE(observer.table.death(3, observer.table.joins(3)).predicate().empty());
+        observer.leave(3);
+    }
 }
 
 #ifdef __x86_64__  // for the registers of a system call

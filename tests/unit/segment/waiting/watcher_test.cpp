@@ -4,6 +4,7 @@
 
 #include <gtest/gtest.h>
 #include <sched.h>
+#include <signal.h>
 #include <sys/syscall.h>
 #include <sys/wait.h>
 #include <unistd.h>
@@ -21,13 +22,16 @@
 
 #include "os/fence.hpp"
 #include "os/process.hpp"
+#include "os/process_end.hpp"
 #include "penstock/broadcast.hpp"
 #include "penstock/queue.hpp"
 #include "segment/waiting/signal.hpp"
 #include "segment/words/atomics.hpp"
 #include "tests/unit/support/child.hpp"
+#include "tests/unit/support/endings.hpp"
 #include "tests/unit/support/names.hpp"
 #include "tests/unit/support/refused_calls.hpp"
+#include "tests/unit/support/verdict.hpp"
 
 namespace penstock::detail {
 namespace {
@@ -73,6 +77,11 @@ public:
 
     [[nodiscard]] pid_t pid() const noexcept { return child_.pid(); }
     void kill() const { child_.send(SIGKILL); }
+    // Kills and reaps it.
+    void end() {
+        kill();
+        child_.wait();
+    }
     // Whether it is dead, reaped or not.
     [[nodiscard]] bool is_dead() const {
         siginfo_t info{};
@@ -85,6 +94,11 @@ private:
     const Gate ready_;
     Child child_;
 };
+
+os::ProcessEnd watched_end(const layout::ParticipantSlot& slot) {
+    return Watcher::end_of(static_cast<std::uint32_t>(load_relaxed(slot.pid)),
+                           load_relaxed(slot.start_time));
+}
 
 class WatcherTest : public ::testing::Test {
 protected:
@@ -236,6 +250,23 @@ TEST_F(WatcherTest, ADeathWakesNoWaitForOthers) {
     });
     EXPECT_EQ(waiter(kParked), WaitEnd::Timeout);
     EXPECT_LE(waiter.sleeps, kFew);
+}
+
+// Also of one that its parent has reaped, and also if the watcher has not noted it yet.
+TEST_F(WatcherTest, KnowsHowWatchedProcessesEnded) {
+    constexpr os::ProcessEnd kKilled{os::ProcessEnd::How::Killed, SIGKILL,
+                                     os::ProcessEnd::Why::Gone};
+    for (int i = 0; i < 20; ++i) {
+        Peer peer((*slots_)[0]);
+        const Peer other((*slots_)[1]);
+        Waiter waiter(*slots_);
+        waiter.prepare();
+        peer.end();
+        EXPECT_EQ(watched_end((*slots_)[0]), test::tells_of_reaped() ? kKilled : os::ProcessEnd{});
+        EXPECT_FALSE(watched_end((*slots_)[1]).is_known()) << "it lives";
+        store_relaxed((*slots_)[0].start_time, load_relaxed((*slots_)[0].start_time) + 1);
+        EXPECT_FALSE(watched_end((*slots_)[0]).is_known()) << "another process of that number";
+    }
 }
 
 // The kernel releases locks before it tells of a death, but a lock may be shared with a process
@@ -552,6 +583,35 @@ TEST_F(DeathNoticedTest, AReaderOfADeadWriter) {
     const Clock::time_point noticed = Clock::now();
     killer.join();
     EXPECT_LT(noticed - killed, kSoon);
+}
+
+// A parent that reaps its children at once does not hide from watching peers how they died.
+TEST_F(DeathNoticedTest, AReaderKnowsHowAReapedWriterDied) {
+    if (!test::tells_of_reaped()) GTEST_SKIP() << "needs Linux 6.15";
+    const std::string name = new_name();
+    const Shared<Slots> slots;
+    const Gate made;
+    Child writer([&] {
+        auto own = BroadcastWriter::create(name);
+        sign((*slots)[0]);
+        made.open();
+        for (;;) ::pause();
+    });
+    made.pass();
+    auto reader = BroadcastReader::attach(name, 0, kLong);
+    Peers peers;
+    peers.slots = slots->data();
+    peers.end = kSlots;
+    await([&] {
+        static_cast<void>(reader.recv(4 * kSliceBeforeWatcher).is_ok());
+        Watcher* const watcher = Watcher::running();
+        std::uint64_t marks = 0;
+        return watcher != nullptr && watcher->watches(peers, marks);
+    });
+    writer.send(SIGKILL);
+    writer.wait();
+    EXPECT_TRUE(test::fails(reader.recv(kLong), ErrorCode::PeerDied,
+                            {"was killed by signal 9 (SIGKILL); everything"}));
 }
 
 // A waiting consumer watches those that join during its wait. After the first death it sleeps for
