@@ -1,5 +1,5 @@
-"""``huge_pages=True``: without privileges, in every concept; the gain of a process that attaches, and
-the share in the statistics."""
+"""``huge_pages=True``: without privileges, in every concept; what it spares processes that attach,
+and the share in the statistics."""
 
 from __future__ import annotations
 

@@ -5,6 +5,7 @@
 #include <unistd.h>
 
 #include <algorithm>
+#include <bit>
 #include <cerrno>
 #include <chrono>
 #include <cstddef>
@@ -14,6 +15,7 @@
 #include <functional>
 #include <memory>
 #include <string>
+#include <system_error>
 #include <vector>
 
 #include "penstock/broadcast.hpp"
@@ -300,6 +302,20 @@ TEST_F(MemoryOptionsTest, HugePagesThatTheKernelLacksAreAnError) {
     const int end = child.wait();
     if (end == test::kCannotRefuse) GTEST_SKIP() << "no seccomp here";
     EXPECT_EQ(end, 0);
+}
+
+TEST_F(MemoryOptionsTest, MemoryThatThereIsNotIsRefusedAtOnce) {
+    PENSTOCK_NEEDS_HUGE_PAGES();
+    constexpr std::uint64_t kMaxRing = std::uint64_t{1} << 38U;
+    std::error_code error;
+    const std::uint64_t total = os::space_at("/dev/shm", error).total;
+    if (total == 0 || total >= kMaxRing / 2) GTEST_SKIP() << "/dev/shm has no usual size";
+    Interruption none(~0U);
+    BroadcastOptions options;
+    options.capacity = std::bit_ceil(total + 1);
+    options.memory = {.huge_pages = true, .wait = none.wait()};
+    EXPECT_TRUE(refuses(ErrorCode::NoSpace, [&] { BroadcastWriter::create(name_, options); }));
+    EXPECT_EQ(none.asked(), 0U) << "before any of it is taken";
 }
 
 TEST_F(MemoryOptionsTest, PopulatingAStorePutsTheRestIntoHugePages) {
