@@ -46,7 +46,7 @@ enum class EndsWith : std::uint8_t {
 struct QueueOptions {
     // Bytes for messages larger than `inline_bytes`, rounded up to pages. Address range: memory is
     // reserved when messages first need it, and given back when the queue has been idle; with
-    // memory.populate or lock_memory all of it is reserved at creation and stays.
+    // memory.populate, lock_memory or huge_pages all of it is reserved at creation and stays.
     std::uint64_t capacity = std::uint64_t{64} << 20U;
     unsigned slots = 4096;        // messages at most, queued and taken; rounded up to 2^n
     unsigned inline_bytes = 256;  // of a message that needs no block; rounded up to 64

@@ -18,9 +18,11 @@ std::string_view to_string(Kind kind) noexcept;
 
 // Memory of a new segment. An option that the system cannot grant is an error at creation.
 struct MemoryOptions {
-    bool huge_pages = false;   // MADV_HUGEPAGE on the payload (tmpfs must allow it)
-    bool populate = false;     // fault every reserved page in now
-    bool lock_memory = false;  // mlock what is reserved (RLIMIT_MEMLOCK)
+    // Puts what is reserved into huge pages (MADV_COLLAPSE: no privilege, Linux 6.1). Where they
+    // run out, the rest gets small ones: huge_page_bytes in the statistics.
+    bool huge_pages = false;
+    bool populate = false;                        // fault every reserved page in now
+    bool lock_memory = false;                     // mlock what is reserved (RLIMIT_MEMLOCK)
     std::optional<int> numa_node = std::nullopt;  // bind the payload's pages to this node
     // Bounds a creation that takes memory, some 0.5 s for each GiB: Timeout or Cancelled, and
     // nothing was created. Checked between pieces of 16 to 32 MiB; not used after creation.

@@ -63,6 +63,8 @@ struct Statistics {
 // Statistics of every segment, filled in by detail::read_segment_stats().
 #define PENSTOCK_SEGMENT_STATISTICS(X)                                                       \
     X(std::uint64_t, reserved_bytes, Bytes, "Memory that the segment takes now.")            \
+    X(std::uint64_t, huge_page_bytes, Bytes,                                                 \
+      "Of a segment created with huge_pages: its memory in huge pages now.")                 \
     X(std::uint64_t, joins, Counter, "Participants that ever joined, the creator included.") \
     X(std::uint64_t, deaths, Counter, "Participants found dead.")                            \
     X(WaitPolicy, waiting, Word, "What waiting may cost the processor.")                     \

@@ -86,7 +86,8 @@ QueueRole parse_role(nb::handle given) {
 void create(PyQueue* place, nb::handle given_name, nb::handle capacity, nb::handle slots,
             nb::handle inline_bytes, nb::handle participants, nb::handle max_deliveries,
             nb::handle ends_with, nb::handle codec, nb::handle populate, nb::handle lock_memory,
-            nb::handle waiting, std::uint64_t application, nb::handle owner) {
+            nb::handle huge_pages, nb::handle waiting, std::uint64_t application,
+            nb::handle owner) {
     const std::string name = parse_name(given_name);
     QueueOptions options;
     options.application = application;
@@ -99,6 +100,7 @@ void create(PyQueue* place, nb::handle given_name, nb::handle capacity, nb::hand
     options.waiting = parse_waiting(waiting);
     options.memory.populate = parse_flag(populate, "populate");
     options.memory.lock_memory = parse_flag(lock_memory, "lock_memory");
+    options.memory.huge_pages = parse_flag(huge_pages, "huge_pages");
     options.replaces_owner = parse_owner(owner);
     const Codec values = parse_codec(codec);
     const Trust own{.owner = std::nullopt, .runs_code = values == Codec::Pickle};
@@ -182,8 +184,8 @@ void bind_queue(nb::module_& module) {
              nb::arg("participants").none(), nb::arg("max_deliveries").none(),
              nb::arg("ends_with").none() = "creator", nb::arg("codec").none(),
              nb::arg("populate").none(), nb::arg("lock_memory").none(),
-             nb::arg("waiting").none() = "balanced", nb::arg("application") = 0,
-             nb::arg("owner").none() = nb::none())
+             nb::arg("huge_pages").none() = false, nb::arg("waiting").none() = "balanced",
+             nb::arg("application") = 0, nb::arg("owner").none() = nb::none())
         .def(
             "__init__",
             [](PyQueue* place, nb::handle name, const std::string& instance, nb::handle role,

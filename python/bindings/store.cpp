@@ -419,12 +419,16 @@ void bind_store(nb::module_& module) {
             "all of a\n"
             "store that was created with ``populate``, ``lock_memory`` or ``huge_pages``, and of "
             "another what is\n"
-            "in use now; about 0.15 s for each GiB. Other threads run, and may use the store. "
-            "Ctrl-C "
-            "and\n"
-            "``close()`` end it within some 10 ms. Raises Timeout, Closed, NoSpace or "
-            "InvalidArgument (before\n"
-            "Linux 5.14); what was mapped until then stays so.")
+            "in use now; about 0.15 s for each GiB. Of a store with ``huge_pages``, memory that "
+            "got "
+            "small\n"
+            "pages is first moved into huge ones, as far as there are any by now; an access to a "
+            "page that\n"
+            "is being moved waits some ms. Other threads run, and may use the store. Ctrl-C and "
+            "``close()``\n"
+            "end it within some 10 ms, where memory is moved within some 50. Raises Timeout, "
+            "Closed, NoSpace\n"
+            "or InvalidArgument (before Linux 5.14); what was mapped until then stays so.")
         .def(
             "persist", [](PyStore& store) { check(store.live()->persist()); },
             "From now on the store stays when the last one leaves, as one that was created "

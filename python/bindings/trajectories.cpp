@@ -92,6 +92,7 @@ TrajectoryOptions parse_options(const nb::dict& options, nb::handle owner) {
     parsed.waiting = parse_waiting(options["waiting"]);
     parsed.memory.populate = parse_flag(options["populate"], "populate");
     parsed.memory.lock_memory = parse_flag(options["lock_memory"], "lock_memory");
+    parsed.memory.huge_pages = parse_flag(options["huge_pages"], "huge_pages");
     return parsed;
 }
 

@@ -56,6 +56,8 @@ class BroadcastStats:
     """Of large messages that are not free yet; of a reader: 0."""
     reserved_bytes: int
     """Memory that the segment takes now."""
+    huge_page_bytes: int
+    """Of a segment created with huge_pages: its memory in huge pages now."""
     joins: int
     """Participants that ever joined, the creator included."""
     deaths: int
@@ -117,6 +119,8 @@ class QueueStats:
     """The stream has ended."""
     reserved_bytes: int
     """Memory that the segment takes now."""
+    huge_page_bytes: int
+    """Of a segment created with huge_pages: its memory in huge pages now."""
     joins: int
     """Participants that ever joined, the creator included."""
     deaths: int
@@ -247,6 +251,8 @@ class StoreStats:
     """Of the handle that was asked, if it has one."""
     reserved_bytes: int
     """Memory that the segment takes now."""
+    huge_page_bytes: int
+    """Of a segment created with huge_pages: its memory in huge pages now."""
     joins: int
     """Participants that ever joined, the creator included."""
     deaths: int
@@ -573,6 +579,7 @@ class Queue:
         codec: str | None,
         populate: bool,
         lock_memory: bool,
+        huge_pages: bool = False,
         waiting: str = "balanced",
         application: int = 0,
         owner: Owner | None = None,
@@ -971,9 +978,12 @@ class Store:
         Page tables are each process's own: where the creator took all memory (``populate=True``),
         the first store into each 32 MiB still took another process five times a later one. Maps all
         of a store that was created with ``populate``, ``lock_memory`` or ``huge_pages``, and of
-        another what is in use now; about 0.15 s for each GiB. Other threads run, and may use the
-        store. Ctrl-C and ``close()`` end it within some 10 ms. Raises Timeout, Closed, NoSpace or
-        InvalidArgument (before Linux 5.14); what was mapped until then stays so.
+        another what is in use now; about 0.15 s for each GiB. Of a store with ``huge_pages``,
+        memory that got small pages is first moved into huge ones, as far as there are any by now;
+        an access to a page that is being moved waits some ms. Other threads run, and may use the
+        store. Ctrl-C and ``close()`` end it within some 10 ms, where memory is moved within some
+        50. Raises Timeout, Closed, NoSpace or InvalidArgument (before Linux 5.14); what was mapped
+        until then stays so.
         """
 
     def persist(self) -> None:

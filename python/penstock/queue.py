@@ -49,6 +49,7 @@ class Queue(_core.Queue):
         codec: Codec = None,
         populate: bool = False,
         lock_memory: bool = False,
+        huge_pages: bool = False,
         waiting: Waiting = "balanced",
         owner: Owner | None = None,
     ) -> Queue:
@@ -71,7 +72,7 @@ class Queue(_core.Queue):
         Memory for messages is reserved when they need it, and given back when the queue is idle.
         ``populate`` takes all of it at once and for good (NoSpace if there is too little) and maps
         it into this process, some 0.7 s for each GiB, which Ctrl-C ends; ``lock_memory`` keeps it
-        from being swapped out.
+        from being swapped out. ``huge_pages``, as of ``Broadcast.create()``, also takes all of it.
 
         ``waiting``, as of ``Broadcast.create()``, bounds what the waits for messages and for room
         may cost the processor.
@@ -93,6 +94,7 @@ class Queue(_core.Queue):
             codec=codec,
             populate=populate,
             lock_memory=lock_memory,
+            huge_pages=huge_pages,
             waiting=waiting,
             owner=owner,
         )

@@ -17,8 +17,7 @@ BroadcastInfo inspect_broadcast(const std::string& name) {
     const detail::BroadcastView view(shape, visit.control());
     info.stats = detail::read_stats(view);
     info.stats.reader_deaths = detail::reader_deaths(visit.participants(), shape);
-    detail::read_segment_stats(info.stats, visit.header(), visit.participants(),
-                               info.segment.reserved_bytes);
+    detail::read_segment_stats(info.stats, visit.header(), visit.participants(), visit.file());
     info.stats.held_bytes = detail::load_relaxed(view.state().held_bytes);
     info.closed = detail::load_acquire(view.state().closed) != 0;
     const std::int64_t since = detail::load_relaxed(view.state().blocked_since);

@@ -563,8 +563,7 @@ BroadcastStats ReaderCore::stats() const {
     stats.sleeps = load_relaxed(line_->sleeps);
     const std::uint64_t released = load_acquire(line_->position);
     stats.used_bytes = load_acquire(view_.writer().position) - released;
-    read_segment_stats(stats, segment_->header(), segment_->participants(),
-                       segment_->reserved_bytes());
+    read_segment_stats(stats, segment_->header(), segment_->participants(), segment_->file());
     set_wait_costs(stats, segment_->participants().wait_costs(slot_).since(costs_before_));
     return stats;
 }

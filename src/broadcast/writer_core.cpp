@@ -571,8 +571,7 @@ std::vector<BroadcastReaderState> WriterCore::readers() const {
 BroadcastStats WriterCore::stats() const {
     BroadcastStats stats = read_stats(view);
     stats.reader_deaths = reader_deaths(segment->participants(), view.shape());
-    read_segment_stats(stats, segment->header(), segment->participants(),
-                       segment->reserved_bytes());
+    read_segment_stats(stats, segment->header(), segment->participants(), segment->file());
     set_wait_costs(stats, segment->participants().wait_costs(layout::kWriterSlot));
     stats.held_bytes = load_relaxed(view.state().held_bytes);
     return stats;

@@ -193,6 +193,14 @@ std::uint64_t most_available(int descriptor) noexcept {
     }
 }
 
+// `reserved`: memory that the file has.
+std::error_code check_growth(int descriptor, std::uint64_t reserved, std::uint64_t bytes) noexcept {
+    constexpr std::uint64_t kWorthAsking = std::uint64_t{1} << 20U;
+    const bool is_too_much =
+        bytes > reserved + kWorthAsking && bytes - reserved > most_available(descriptor);
+    return is_too_much ? std::make_error_code(std::errc::no_space_on_device) : std::error_code{};
+}
+
 std::string random_suffix(std::error_code& error) {
     std::byte bytes[8]{};
     error = fill_random(bytes, sizeof bytes);
@@ -325,6 +333,12 @@ std::error_code SharedFile::set_size(std::uint64_t bytes) noexcept {
     return outcome(::ftruncate(own_.number, static_cast<off_t>(bytes)));
 }
 
+std::error_code SharedFile::check_room(std::uint64_t bytes) const noexcept {
+    std::error_code error;
+    const Facts own = facts(error);
+    return error ? error : check_growth(own_.number, own.reserved, bytes);
+}
+
 std::error_code SharedFile::reserve(std::uint64_t offset, std::uint64_t bytes,
                                     const std::function<bool()>& goes_on) noexcept {
     std::error_code error;
@@ -342,10 +356,8 @@ std::error_code SharedFile::reserve(std::uint64_t offset, std::uint64_t bytes,
     std::optional<FileSizeSignal> held_back;
     if (offset + bytes > own.size) held_back.emplace();
     // Too large a request is refused in advance: in steps it would fill the machine first.
-    constexpr std::uint64_t kWorthAsking = std::uint64_t{1} << 20U;
-    if (bytes > own.reserved + kWorthAsking && bytes - own.reserved > most_available(own_.number)) {
-        return std::make_error_code(std::errc::no_space_on_device);
-    }
+    error = check_growth(own_.number, own.reserved, bytes);
+    if (error) return error;
     // In steps: tmpfs undoes a whole call when a signal comes, and a profiler's signals may never
     // stop.
     constexpr std::uint64_t kStep = std::uint64_t{16} << 20U;

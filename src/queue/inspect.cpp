@@ -42,8 +42,7 @@ QueueInfo inspect_queue(const std::string& name) {
     const detail::Arena arena(view.shape().arena, view.arena_control(), nullptr, visit.file(),
                               visit.header().payload_offset + view.shape().cells_bytes());
     info.stats = detail::read_queue_stats(view);
-    detail::read_segment_stats(info.stats, visit.header(), visit.participants(),
-                               info.segment.reserved_bytes);
+    detail::read_segment_stats(info.stats, visit.header(), visit.participants(), visit.file());
     info.requests = requests_of(view);
     info.stats.held_bytes = arena.allocated_bytes();
     for (const DeadLetter& letter : detail::list_dead_letters(view, kMaxListedDeadLetters)) {

@@ -52,6 +52,11 @@ Status closed() noexcept {
     return detail::closed_handle("queue handle");
 }
 
+void check_usable(const std::shared_ptr<QueueCore>& core) {
+    if (core == nullptr) closed().or_throw();
+    if (!core->segment->check_place()) core->segment->why_foreign().or_throw();
+}
+
 Delivery delivery_of(const std::shared_ptr<QueueCore>& core, std::uint64_t index,
                      const QueueCore::Content& found) noexcept {
     const layout::QueueSlot& slot = core->view.slot(index);
@@ -355,16 +360,15 @@ Status Queue::wait_room(std::size_t size, const Wait& wait) noexcept {
 }
 
 std::uint64_t Queue::queued() const {
-    return stats().queued;
+    check_usable(core_);
+    return detail::read_queue_stats(core_->view).queued;
 }
 
 QueueStats Queue::stats() const {
-    if (core_ == nullptr) closed().or_throw();
-    if (!core_->segment->check_place()) core_->segment->why_foreign().or_throw();
+    check_usable(core_);
     QueueStats stats = detail::read_queue_stats(core_->view);
     const detail::Segment& segment = *core_->segment;
-    detail::read_segment_stats(stats, segment.header(), segment.participants(),
-                               segment.reserved_bytes());
+    detail::read_segment_stats(stats, segment.header(), segment.participants(), segment.file());
     stats.held_bytes = core_->arena.allocated_bytes();
     return stats;
 }

@@ -25,7 +25,10 @@ inline constexpr std::uint64_t kMaxSlots = 1024;
 
 // Set where every waker uses only the light fence, so that every sleeper must use the heavy one.
 inline constexpr std::uint64_t kFeatureAsymmetricFence = 1;
-inline constexpr std::uint64_t kKnownFeatures = kFeatureAsymmetricFence;
+// Set by a creator that asked for huge pages: the payload's offset is a multiple of its huge pages,
+// and all that was reserved at creation stays reserved. Read by Segment::populate() and statistics.
+inline constexpr std::uint64_t kFeatureHugePages = 2;
+inline constexpr std::uint64_t kKnownFeatures = kFeatureAsymmetricFence | kFeatureHugePages;
 
 // Offset 0 of the file. Written by the creator before the segment is published, never after; read
 // by each participant, once, with pread. Its first byte carries the life-cycle lock: shared while

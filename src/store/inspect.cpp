@@ -51,8 +51,7 @@ StoreInfo inspect_store(const std::string& name) {
     StoreInfo info;
     info.segment = detail::summarize(visit, name);
     info.stats = detail::stats_of(visit, detail::store_shape_of(visit.header()));
-    detail::read_segment_stats(info.stats, visit.header(), visit.participants(),
-                               info.segment.reserved_bytes);
+    detail::read_segment_stats(info.stats, visit.header(), visit.participants(), visit.file());
     return info;
 }
 

@@ -466,8 +466,7 @@ StoreStats Store::stats() const {
     core_->check_usable().or_throw();
     StoreStats stats = detail::read_store_stats(core_->view, core_->words, core_->heap);
     const detail::Segment& segment = *core_->segment;
-    detail::read_segment_stats(stats, segment.header(), segment.participants(),
-                               segment.reserved_bytes());
+    detail::read_segment_stats(stats, segment.header(), segment.participants(), segment.file());
     if (tier_ != nullptr) stats.second_tier = tier_->stats();
     return stats;
 }

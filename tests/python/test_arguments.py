@@ -107,7 +107,7 @@ COUNT = [None, "1", b"1", 1.5, [], object(), True, Unprintable(), -1, 2**70]
 FLAG = [None, "yes", 1, b"", [], Unprintable()]
 REAL = [None, "1", b"1", [], object(), Unprintable(), float("nan")]
 WORD = [None, b"any", 7, object(), Unprintable(), "unheard-of"]
-MEMORY = {"populate": FLAG, "lock_memory": FLAG}
+MEMORY = {"populate": FLAG, "lock_memory": FLAG, "huge_pages": FLAG}
 CREATED = {
     penstock.Broadcast.create: {
         "readers": COUNT,
@@ -115,7 +115,6 @@ CREATED = {
         "large": SIZE,
         "on_reader_death": WORD,
         "codec": WORD[1:],
-        "huge_pages": FLAG,
         **MEMORY,
         "numa_node": COUNT[1:],
         "waiting": WORD,
@@ -140,7 +139,6 @@ CREATED = {
         "granule": SIZE[1:],
         "persistent": FLAG,
         "codec": WORD[1:],
-        "huge_pages": FLAG,
         **MEMORY,
     },
     TrajectoryReader.create: {

@@ -18,6 +18,7 @@ from penstock.trajectories import TrajectoryReader, TrajectoryWriter
 
 COMMON = {
     "reserved_bytes",
+    "huge_page_bytes",
     "joins",
     "deaths",
     "waiting",

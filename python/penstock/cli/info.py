@@ -19,6 +19,7 @@ from penstock.cli import (
     ls,
     output,
     stats,
+    units,
 )
 from penstock.cli.command import Commands, add_command
 from penstock.state import SegmentSummary
@@ -82,7 +83,7 @@ def _print(args: argparse.Namespace, value: dict[str, Any], lines: list[str]) ->
 
 def _text(info: Any, growth: stats.Rates | None) -> list[str]:
     segment, concept = info.segment, _CONCEPTS[info.segment.kind]
-    facts = [("memory", describe.memory(segment)), *concept.facts(info, growth)]
+    facts = [("memory", _memory(info)), *concept.facts(info, growth)]
     return [
         f"{output.colour(segment.name, 'bold')}  {segment.kind}  {describe.state(segment)}",
         *output.columns([(f"  {label}", value) for label, value in facts]),
@@ -96,6 +97,12 @@ def _text(info: Any, growth: stats.Rates | None) -> list[str]:
         "statistics",
         *stats.lines(info.stats, growth),
     ]
+
+
+def _memory(info: Any) -> str:
+    """With what lies in huge pages, where that is any."""
+    text, huge = describe.memory(info.segment), info.stats.huge_page_bytes
+    return f"{text}, {units.size(huge)} of it in huge pages" if huge else text
 
 
 def _json(info: Any, growth: stats.Rates | None) -> dict[str, Any]:

@@ -20,6 +20,7 @@ def queue_options(
     max_staleness: int | None,
     populate: bool,
     lock_memory: bool,
+    huge_pages: bool,
     ends_with: EndsWith,
     waiting: Waiting,
 ) -> dict[str, Any]:
@@ -32,6 +33,7 @@ def queue_options(
         "max_staleness": max_staleness,
         "populate": populate,
         "lock_memory": lock_memory,
+        "huge_pages": huge_pages,
         "ends_with": ends_with,
         "waiting": waiting,
     }

@@ -49,6 +49,7 @@ class TrajectoryReader(_core.TrajectoryReader):
         ends_with: EndsWith = "creator",
         populate: bool = False,
         lock_memory: bool = False,
+        huge_pages: bool = False,
         waiting: Waiting = "balanced",
         owner: Owner | None = None,
     ) -> TrajectoryReader:
@@ -76,7 +77,7 @@ class TrajectoryReader(_core.TrajectoryReader):
         Memory for groups is reserved when they need it, and given back when the queue is idle.
         ``populate`` takes all of it at once and for good (NoSpace if there is too little) and maps
         it into this process, some 0.7 s for each GiB, which Ctrl-C ends; ``lock_memory`` keeps it
-        from being swapped out.
+        from being swapped out. ``huge_pages``, as of ``Broadcast.create()``, also takes all of it.
 
         ``waiting``, as of ``Broadcast.create()``, bounds what the waits for batches, room and
         credit may cost the processor.
@@ -98,6 +99,7 @@ class TrajectoryReader(_core.TrajectoryReader):
                 max_staleness,
                 populate,
                 lock_memory,
+                huge_pages,
                 ends_with,
                 waiting,
             ),

@@ -86,6 +86,7 @@ class TrajectoryWriter(_core.TrajectoryWriter):
         ends_with: EndsWith = "creator",
         populate: bool = False,
         lock_memory: bool = False,
+        huge_pages: bool = False,
         waiting: Waiting = "balanced",
         owner: Owner | None = None,
     ) -> TrajectoryWriter:
@@ -101,6 +102,7 @@ class TrajectoryWriter(_core.TrajectoryWriter):
                 max_staleness,
                 populate,
                 lock_memory,
+                huge_pages,
                 ends_with,
                 waiting,
             ),

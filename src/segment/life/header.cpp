@@ -90,6 +90,7 @@ SegmentHeader make_header(const std::string& name, const SegmentPlan& plan) {
     header.byte_order = layout::kByteOrder;
     header.pointer_bits = 64;
     header.features = os::register_asymmetric_fence() ? layout::kFeatureAsymmetricFence : 0;
+    if (plan.huge_pages) header.features |= layout::kFeatureHugePages;
     auto* const instance = reinterpret_cast<std::byte*>(header.instance);
     const std::error_code error = os::fill_random(instance, sizeof header.instance);
     if (error) throw_refused(Step::Identify, {name, name, ""}, error);

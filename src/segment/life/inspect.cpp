@@ -7,6 +7,7 @@
 #include <optional>
 #include <utility>
 
+#include "os/huge_pages.hpp"
 #include "os/process.hpp"
 #include "penstock/segment.hpp"
 #include "segment/life/header.hpp"
@@ -68,11 +69,21 @@ std::optional<Participant> describe_reaped(const Visit& visit, unsigned slot) {
     return who;
 }
 
+// Only memory that was reserved at creation is put into huge pages, and it comes first.
+std::uint64_t huge_page_bytes(const os::SharedFile& file, const layout::SegmentHeader& header,
+                              std::uint64_t reserved) noexcept {
+    if ((header.features & layout::kFeatureHugePages) == 0) return 0;
+    return os::bytes_in_huge_pages(file, header.payload_offset,
+                                   std::min(header.payload_size, reserved));
+}
+
 }  // namespace
 
 void read_segment_stats(SegmentStats& stats, const layout::SegmentHeader& header,
-                        const Participants& participants, std::uint64_t reserved_bytes) noexcept {
-    stats.reserved_bytes = reserved_bytes;
+                        const Participants& participants, const os::SharedFile& file) noexcept {
+    std::error_code error;
+    stats.reserved_bytes = file.facts(error).reserved;
+    stats.huge_page_bytes = huge_page_bytes(file, header, stats.reserved_bytes);
     stats.waiting = waiting_of(header);
     const unsigned slots = participants.count();
     stats.joins = 0;

@@ -155,6 +155,7 @@ os::SharedFile open_to_join(const Location& location, const Trust& trust) {
 
 // Offsets and addresses that huge pages need, in the file and in memory.
 SegmentPlan on_huge_pages(SegmentPlan plan) {
+    plan.huge_pages = true;
     plan.payload_alignment = std::max(plan.payload_alignment, os::huge_page_size());
     return plan;
 }
@@ -162,6 +163,11 @@ SegmentPlan on_huge_pages(SegmentPlan plan) {
 // Long work is done in pieces of this size, 2 to 20 ms each, and can be ended between them.
 std::uint64_t piece_size() noexcept {
     return std::max(std::uint64_t{32} << 20U, os::huge_page_size());
+}
+
+// The same for memory that is put into huge pages.
+std::uint64_t huge_piece_size() noexcept {
+    return std::max(std::uint64_t{16} << 20U, os::huge_page_size());
 }
 
 // Whether work in pieces ends before its next piece: Timeout (not before the first piece), or
@@ -288,18 +294,9 @@ void Segment::build(const SegmentPlan& plan, const MemoryOptions& memory) {
     map(os::Mapping::Access::ReadWrite, plan.has_views);
     place(memory);  // before pages exist: this decides their node and size
     const std::uint64_t control = header_.control_offset + header_.control_size;
-    const std::uint64_t reserved = control + plan.payload_reserved;
     error = file_.reserve(0, control);
-    if (!error && plan.payload_reserved > 0) {
-        ErrorCode ended = ErrorCode::Ok;
-        const auto goes_on = [&] {
-            ended = early_end(memory.wait, plan.payload_reserved);
-            return ended == ErrorCode::Ok;
-        };
-        error = file_.reserve(header_.payload_offset, plan.payload_reserved, goes_on);
-        if (ended != ErrorCode::Ok) throw_ended(ended);
-    }
-    if (error) throw_refused(Step::Reserve, location_, error, reserved);
+    if (!error) error = reserve(memory, plan.payload_reserved);
+    if (error) throw_refused(Step::Reserve, location_, error, control + plan.payload_reserved);
     PENSTOCK_CRASH_POINT("segment.create.reserved");
     fault_in(memory, plan.payload_reserved);
     open_for_lending();
@@ -360,6 +357,63 @@ void Segment::place(const MemoryOptions& memory) {
     }
 }
 
+std::error_code Segment::reserve(const MemoryOptions& memory, std::uint64_t payload) {
+    if (payload == 0) return {};
+    if (memory.huge_pages) {
+        const std::error_code error = reserve_huge_pages(memory.wait, payload);
+        if (error) return error;
+    }
+    ErrorCode ended = ErrorCode::Ok;
+    const auto goes_on = [&] {
+        ended = early_end(memory.wait, payload);
+        return ended == ErrorCode::Ok;
+    };
+    const std::error_code error = file_.reserve(header_.payload_offset, payload, goes_on);
+    if (ended != ErrorCode::Ok) throw_ended(ended);
+    return error;
+}
+
+// Makes each huge page around one small page: to move 512 of them into it takes several times as
+// long. Where huge pages run out, the rest is left to reserve().
+std::error_code Segment::reserve_huge_pages(const Wait& wait, std::uint64_t bytes) {
+    const std::error_code no_room = file_.check_room(bytes);
+    if (no_room) return no_room;
+    const std::uint64_t whole = bytes / os::huge_page_size() * os::huge_page_size();
+    if (whole == 0) require_huge_pages(std::make_error_code(std::errc::invalid_argument));
+    for (std::uint64_t at = 0; at < whole; at += huge_piece_size()) {
+        const ErrorCode ended = early_end(wait, at);
+        if (ended != ErrorCode::Ok) throw_ended(ended);
+        const std::uint64_t size = std::min(huge_piece_size(), whole - at);
+        const std::error_code error = reserve_first_pages(at, size);
+        if (error) return error;
+        const std::error_code refused = payload_.collapse(at, size);
+        if (at == 0 && refused == std::errc::invalid_argument) require_huge_pages(refused);
+        if (refused == std::errc::not_enough_memory ||
+            refused == std::errc::device_or_resource_busy) {
+            break;
+        }
+    }
+    return {};
+}
+
+// Reserves the first page of each huge page of the range.
+std::error_code Segment::reserve_first_pages(std::uint64_t offset, std::uint64_t bytes) {
+    for (std::uint64_t at = 0; at < bytes; at += os::huge_page_size()) {
+        const std::error_code error =
+            file_.reserve(header_.payload_offset + offset + at, os::page_size());
+        if (error) return error;
+    }
+    return {};
+}
+
+void Segment::require_huge_pages(const std::error_code& error) const {
+    const std::string remedy =
+        "they take Linux 6.1 or newer, whose shmem_enabled is not 'deny', a file system in memory, "
+        "and a capacity of " +
+        std::to_string(os::huge_page_size() >> 20U) + " MiB at least";
+    require(error, "huge_pages", remedy.c_str());
+}
+
 void Segment::throw_ended(ErrorCode why) const {
     throw Error(why, "creating " + title_of(location_) + " with all its memory " +
                          (why == ErrorCode::Timeout ? "took too long" : "was cancelled"));
@@ -367,21 +421,14 @@ void Segment::throw_ended(ErrorCode why) const {
 
 void Segment::fault_in(const MemoryOptions& memory, std::uint64_t reserved) {
     using Act = std::error_code (os::Mapping::*)(std::uint64_t, std::uint64_t) noexcept;
-    const auto each = [&](os::Mapping& mapping, Act act, const char* option,
-                          const std::string& remedy) {
+    const auto each = [&](os::Mapping& mapping, Act act, const char* option, const char* remedy) {
         const std::uint64_t piece = piece_size();
         for (std::uint64_t at = 0; at < reserved; at += piece) {
             const ErrorCode end = early_end(memory.wait, at);
             if (end != ErrorCode::Ok) throw_ended(end);
-            require((mapping.*act)(at, std::min(piece, reserved - at)), option, remedy.c_str());
+            require((mapping.*act)(at, std::min(piece, reserved - at)), option, remedy);
         }
     };
-    if (memory.huge_pages) {
-        each(payload_, &os::Mapping::collapse, "huge_pages",
-             "the file system must allow them (mount it with huge=advise), the capacity be " +
-                 std::to_string(os::huge_page_size() >> 20U) +
-                 " MiB at least, and the kernel 6.1 or newer");
-    }
     if (memory.populate) {
         const char* const remedy = "there is not that much memory";
         each(payload_, &os::Mapping::populate, "populate", remedy);
@@ -473,7 +520,8 @@ std::unique_ptr<Segment> Segment::adopt(os::SharedFile file, Location location,
 
 Status Segment::populate(const Wait& wait, const Cancel& closing) noexcept {
     using Access = os::Mapping::Access;
-    const std::uint64_t piece = piece_size();
+    const bool has_huge_pages = (header_.features & layout::kFeatureHugePages) != 0;
+    const std::uint64_t piece = has_huge_pages ? huge_piece_size() : piece_size();
     for (std::uint64_t at = 0; at < header_.payload_size; at += piece) {
         if (!check_place()) return why_foreign();
         const ErrorCode end = closing.is_cancelled() ? ErrorCode::Cancelled : early_end(wait, at);
@@ -482,6 +530,9 @@ Status Segment::populate(const Wait& wait, const Cancel& closing) noexcept {
             return {end, "mapping the memory of " + title_of(location_) + " was cancelled"};
         }
         const std::uint64_t bytes = std::min(piece, header_.payload_size - at);
+        if (has_huge_pages) {
+            [[maybe_unused]] const std::error_code left_small = payload_.collapse(at, bytes);
+        }
         std::error_code error = payload_.populate_present(at, bytes, payload_access_);
         if (!error && views_.size() > 0) error = views_.populate_present(at, bytes, Access::Read);
         if (error) {

@@ -36,6 +36,7 @@ struct SegmentPlan {
     std::uint64_t payload_bytes = 0;     // address range
     std::uint64_t payload_reserved = 0;  // bytes of it, from its start, reserved at once
     std::uint64_t payload_alignment = layout::kPage;  // of its offset and its address
+    bool huge_pages = false;                          // set by Segment::create()
     bool has_views = true;          // the creator reads messages or objects in place, too
     bool may_be_anonymous = false;  // the concept supports attaching by descriptor
     WaitPolicy waiting = WaitPolicy::Balanced;
@@ -76,7 +77,9 @@ public:
 
     // Maps the payload's present memory into this process's page tables, which no other process can
     // do for it. In pieces, so that `wait` may end it: Timeout or Cancelled; pieces that are mapped
-    // stay mapped. InvalidArgument: the kernel can't (before Linux 5.14).
+    // stay mapped. InvalidArgument: the kernel can't (before Linux 5.14). Memory of a segment with
+    // huge pages that lies in small ones is moved into huge ones first, as far as there are any; an
+    // access to a page that is being moved waits some ms.
     [[nodiscard]] Status populate(const Wait& wait, const Cancel& closing) noexcept;
 
     // To be called after the slot was retired and released: removes the name if no participant is
@@ -142,6 +145,7 @@ public:
     }
     [[nodiscard]] std::uint64_t payload_offset() const noexcept { return header_.payload_offset; }
     [[nodiscard]] os::SharedFile& file() noexcept { return file_; }
+    [[nodiscard]] const os::SharedFile& file() const noexcept { return file_; }
     [[nodiscard]] Participants& participants() noexcept { return participants_; }
     [[nodiscard]] const Participants& participants() const noexcept { return participants_; }
     // -1: the program has closed it.
@@ -165,6 +169,10 @@ private:
     [[nodiscard]] os::Mapping map_range(std::uint64_t offset, std::uint64_t bytes,
                                         os::Mapping::Access access) const;
     void place(const MemoryOptions& memory);
+    [[nodiscard]] std::error_code reserve(const MemoryOptions& memory, std::uint64_t payload);
+    [[nodiscard]] std::error_code reserve_huge_pages(const Wait& wait, std::uint64_t bytes);
+    [[nodiscard]] std::error_code reserve_first_pages(std::uint64_t offset, std::uint64_t bytes);
+    void require_huge_pages(const std::error_code& error) const;
     void fault_in(const MemoryOptions& memory, std::uint64_t reserved);
     [[noreturn]] void throw_ended(ErrorCode why) const;
     void require(const std::error_code& error, const char* option, const char* remedy) const;
@@ -194,7 +202,8 @@ std::unique_ptr<Segment> attach_when_there(const std::string& name, const Wanted
 
 // An inspection of a segment from outside: copied and checked, not joined; only
 // remove_if_abandoned() changes anything. Nothing is mapped, so that truncation by the file's owner
-// is harmless. Throws Error as Segment::attach(), but accepts every user's segments.
+// is harmless; pages are counted in a mapping that is never accessed. Throws Error as
+// Segment::attach(), but accepts every user's segments.
 class Visit {
 public:
     enum class Purpose : std::uint8_t { Look, Remove };
@@ -227,9 +236,10 @@ private:
     Participants participants_;
 };
 
-// The statistics that segments of all concepts have.
+// The statistics that segments of all concepts have. `file` is the segment's; where it has huge
+// pages, they are looked for, which takes up to 0.6 ms.
 void read_segment_stats(SegmentStats& stats, const layout::SegmentHeader& header,
-                        const Participants& participants, std::uint64_t reserved_bytes) noexcept;
+                        const Participants& participants, const os::SharedFile& file) noexcept;
 void set_wait_costs(SegmentStats& stats, const WaitCosts& costs) noexcept;
 
 // Summary of an inspected segment, as `penstock ls` shows it.

@@ -5,13 +5,14 @@ from __future__ import annotations
 
 import re
 import resource
+import secrets
 from pathlib import Path
 
+import penstock
 from penstock.cli import units
 from penstock.cli.checks.finding import Finding, ok, warn
 
-_SHMEM_ENABLED = Path("/sys/kernel/mm/transparent_hugepage/shmem_enabled")
-_USED_BY_PENSTOCK = ("always", "within_size", "advise", "force")
+_HUGE_PAGE = Path("/sys/kernel/mm/transparent_hugepage/hpage_pmd_size")
 
 
 def check() -> list[Finding]:
@@ -19,16 +20,22 @@ def check() -> list[Finding]:
 
 
 def _transparent() -> Finding:
+    """Puts a small segment into huge pages, and looks."""
     what = "huge pages, shmem"
     try:
-        match = re.search(r"\[(\w+)\]", _SHMEM_ENABLED.read_text())
+        page = int(_HUGE_PAGE.read_text())
     except OSError:
         return warn(what, "not in this kernel", "none: leave huge_pages=False")
-    mode = match.group(1) if match else "unknown"
-    if mode in _USED_BY_PENSTOCK:
-        return ok(what, mode)
-    remedy = f"for huge_pages=True: echo advise > {_SHMEM_ENABLED} (root)"
-    return warn(what, mode, remedy)
+    name = f"doctor-{secrets.token_hex(6)}"
+    try:
+        with penstock.Store.create(name, capacity=page, huge_pages=True) as store:
+            had = store.stats().huge_page_bytes
+    except penstock.Error as error:
+        return warn(what, type(error).__name__, f"for huge_pages=True: {error}")
+    if had == 0:
+        remedy = "for huge_pages=True: free some memory, or echo 1 > /proc/sys/vm/compact_memory"
+        return warn(what, "none free", remedy)
+    return ok(what, f"of {units.size(page)}, by huge_pages=True")
 
 
 def _reserved() -> Finding:

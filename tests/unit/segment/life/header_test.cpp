@@ -58,6 +58,13 @@ os::SharedFile make_file(const SegmentHeader& header) {
     return make_file(&header, sizeof header, make_header("steps", make_plan()).file_size);
 }
 
+TEST(HeaderTest, ASegmentWithHugePagesSaysSo) {
+    SegmentPlan plan = make_plan();
+    plan.huge_pages = true;
+    const SegmentHeader header = read_header(make_file(make_header("steps", plan)), "'steps'");
+    EXPECT_EQ(header.features & layout::kFeatureHugePages, layout::kFeatureHugePages);
+}
+
 TEST(HeaderTest, RoundTrips) {
     const std::int64_t before = os::wall_ns();
     const SegmentHeader made = make_header("steps", make_plan());

@@ -5,14 +5,17 @@
 #include <unistd.h>
 
 #include <algorithm>
+#include <bit>
 #include <cerrno>
 #include <chrono>
 #include <cstddef>
 #include <cstdint>
+#include <cstring>
 #include <fstream>
 #include <functional>
 #include <memory>
 #include <string>
+#include <system_error>
 #include <vector>
 
 #include "penstock/broadcast.hpp"
@@ -22,6 +25,7 @@
 #include "penstock/trajectories.hpp"
 #include "tests/support/tier.hpp"
 #include "tests/unit/support/child.hpp"
+#include "tests/unit/support/huge_pages.hpp"
 #include "tests/unit/support/names.hpp"
 #include "tests/unit/support/refused_calls.hpp"
 #include "tests/unit/support/verdict.hpp"
@@ -31,8 +35,10 @@ namespace {
 
 using test::Child;
 using test::fails;
+using test::Gate;
 using test::refuses;
 using test::require;
+using test::Shared;
 
 constexpr std::uint64_t kMiB = std::uint64_t{1} << 20U;
 constexpr std::uint64_t kCapacity = 48 * kMiB;  // several pieces
@@ -42,7 +48,12 @@ struct Concept {
     const char* name;
     std::function<std::shared_ptr<void>(const std::string& name, const MemoryOptions& memory)>
         create;  // returns the handle
+    std::function<SegmentStats(const std::string& name)> inspect;
 };
+
+SegmentStats stats_of_queue(const std::string& name) {
+    return inspect_queue(name).stats;
+}
 
 const std::vector<Concept>& concepts() {
     static const std::vector<Concept> all = {
@@ -52,28 +63,32 @@ const std::vector<Concept>& concepts() {
              options.capacity = kCapacity;
              options.memory = memory;
              return std::make_shared<BroadcastWriter>(BroadcastWriter::create(name, options));
-         }},
+         },
+         [](const std::string& name) -> SegmentStats { return inspect_broadcast(name).stats; }},
         {"Queue",
          [](const std::string& name, const MemoryOptions& memory) {
              QueueOptions options;
              options.capacity = kCapacity;
              options.memory = memory;
              return std::make_shared<Queue>(Queue::create(name, options));
-         }},
+         },
+         stats_of_queue},
         {"Store",
          [](const std::string& name, const MemoryOptions& memory) {
              StoreOptions options;
              options.capacity = kCapacity;
              options.memory = memory;
              return std::make_shared<Store>(Store::create(name, options));
-         }},
+         },
+         [](const std::string& name) -> SegmentStats { return inspect_store(name).stats; }},
         {"trajectories",
          [](const std::string& name, const MemoryOptions& memory) {
              TrajectoryOptions options;
              options.capacity = kCapacity;
              options.memory = memory;
              return std::make_shared<TrajectoryReader>(TrajectoryReader::create(name, options, 4));
-         }},
+         },
+         stats_of_queue},
     };
     return all;
 }
@@ -108,6 +123,12 @@ std::uint64_t resident_shared_kib() {
     std::uint64_t kib = 0;
     file >> kib;
     return kib;
+}
+
+// Makes MADV_COLLAPSE fail in this process, for good.
+bool refuse_collapsing(int error) {
+    constexpr std::uint32_t kCollapse = 25;
+    return test::refuse_calls({{SYS_madvise, error, 2, ~0U, kCollapse}});
 }
 
 class MemoryOptionsTest : public test::CleanTest {
@@ -194,6 +215,143 @@ TEST_F(MemoryOptionsTest, LockingMemoryCanBeInterruptedToo) {
         }));
         EXPECT_FALSE(exists(name_));
     }
+}
+
+TEST_F(MemoryOptionsTest, AllMemoryIsPutIntoHugePages) {
+    PENSTOCK_NEEDS_HUGE_PAGES();
+    for (const Concept& one : concepts()) {
+        SCOPED_TRACE(one.name);
+        const std::shared_ptr<void> handle = one.create(name_, {.huge_pages = true});
+        const SegmentStats stats = one.inspect(name_);
+        EXPECT_GE(stats.reserved_bytes, kCapacity);
+        EXPECT_GE(stats.huge_page_bytes, kCapacity / os::huge_page_size() * os::huge_page_size());
+        EXPECT_LE(stats.huge_page_bytes, stats.reserved_bytes);
+    }
+    for (const Concept& one : concepts()) {
+        SCOPED_TRACE(one.name);
+        const std::shared_ptr<void> handle = one.create(name_, {.populate = true});
+        EXPECT_EQ(one.inspect(name_).huge_page_bytes, 0U) << "unless they are asked for";
+    }
+}
+
+TEST_F(MemoryOptionsTest, AFirstAccessOfAnotherProcessMapsAHugePage) {
+    PENSTOCK_NEEDS_HUGE_PAGES();
+    StoreOptions options;
+    options.capacity = kCapacity;
+    options.memory.huge_pages = true;
+    const Store store = Store::create(name_, options);
+    EXPECT_GE(store.stats().huge_page_bytes, kCapacity);
+    Child child([&] {
+        Store own = Store::attach(name_);
+        require(test::mapped_huge_bytes() < kCapacity);
+        require(own.populate().is_ok());
+        require(test::mapped_huge_bytes() >= 2 * kCapacity);  // for writing, and for views
+        require(own.stats().huge_page_bytes >= kCapacity);
+    });
+    EXPECT_EQ(child.wait(), 0);
+}
+
+TEST_F(MemoryOptionsTest, PuttingMemoryIntoHugePagesCanBeInterrupted) {
+    PENSTOCK_NEEDS_HUGE_PAGES();
+    for (const Concept& one : concepts()) {
+        SCOPED_TRACE(one.name);
+        Interruption none(~0U);
+        one.create(name_, {.huge_pages = true, .wait = none.wait()});
+        EXPECT_GE(none.asked(), 2 * kCapacity / (16 * kMiB)) << "to make them, and to reserve";
+        for (unsigned at = 1; at <= none.asked(); ++at) {
+            Interruption soon(at);
+            EXPECT_TRUE(refuses(ErrorCode::Cancelled, [&] {
+                one.create(name_, {.huge_pages = true, .wait = soon.wait()});
+            })) << at;
+            EXPECT_EQ(soon.asked(), at) << "and does not go on";
+            EXPECT_FALSE(exists(name_));
+        }
+    }
+}
+
+// The answers of a kernel that has none free, whose cgroup has no room, or that finds pages in use.
+TEST_F(MemoryOptionsTest, MemoryIsInSmallPagesWhereHugeOnesRunOut) {
+    for (const int error : {ENOMEM, EBUSY, EAGAIN}) {
+        SCOPED_TRACE(std::strerror(error));
+        Child child([&] {
+            if (!refuse_collapsing(error)) ::_exit(test::kCannotRefuse);
+            for (const Concept& one : concepts()) {
+                const std::shared_ptr<void> handle = one.create(name_, {.huge_pages = true});
+                const SegmentStats stats = one.inspect(name_);
+                require(stats.reserved_bytes >= kCapacity);
+                require(stats.huge_page_bytes == 0);
+            }
+        });
+        const int end = child.wait();
+        if (end == test::kCannotRefuse) GTEST_SKIP() << "no seccomp here";
+        EXPECT_EQ(end, 0);
+    }
+}
+
+// Kernels before Linux 6.1, or with shmem_enabled at "deny".
+TEST_F(MemoryOptionsTest, HugePagesThatTheKernelLacksAreAnError) {
+    Child child([&] {
+        if (!refuse_collapsing(EINVAL)) ::_exit(test::kCannotRefuse);
+        for (const Concept& one : concepts()) {
+            require(refuses(ErrorCode::InvalidArgument,
+                            [&] { one.create(name_, {.huge_pages = true}); },
+                            {"with huge_pages", "Linux 6.1"}));
+            require(!exists(name_));
+        }
+    });
+    const int end = child.wait();
+    if (end == test::kCannotRefuse) GTEST_SKIP() << "no seccomp here";
+    EXPECT_EQ(end, 0);
+}
+
+TEST_F(MemoryOptionsTest, MemoryThatThereIsNotIsRefusedAtOnce) {
+    PENSTOCK_NEEDS_HUGE_PAGES();
+    constexpr std::uint64_t kMaxRing = std::uint64_t{1} << 38U;
+    std::error_code error;
+    const std::uint64_t total = os::space_at("/dev/shm", error).total;
+    if (total == 0 || total >= kMaxRing / 2) GTEST_SKIP() << "/dev/shm has no usual size";
+    Interruption none(~0U);
+    BroadcastOptions options;
+    options.capacity = std::bit_ceil(total + 1);
+    options.memory = {.huge_pages = true, .wait = none.wait()};
+    EXPECT_TRUE(refuses(ErrorCode::NoSpace, [&] { BroadcastWriter::create(name_, options); }));
+    EXPECT_EQ(none.asked(), 0U) << "before any of it is taken";
+}
+
+TEST_F(MemoryOptionsTest, PopulatingAStorePutsTheRestIntoHugePages) {
+    PENSTOCK_NEEDS_HUGE_PAGES();
+    const Gate made;
+    const Gate end;
+    const Shared<bool> is_refused;
+    Child creator([&] {
+        *is_refused = refuse_collapsing(ENOMEM);
+        StoreOptions options;
+        options.capacity = kCapacity;
+        options.memory.huge_pages = true;
+        Store store = Store::create(name_, options);
+        const std::vector<std::byte> object(8 * kMiB, std::byte{5});
+        require(store.put("key", object).is_ok());
+        made.open();
+        end.pass();
+        const StoreObject kept = store.get("key").or_throw();
+        require(std::ranges::equal(kept.bytes(), object));  // moved while it was mapped
+    });
+    made.pass();
+    if (!*is_refused) {
+        end.open();
+        creator.wait();
+        GTEST_SKIP() << "no seccomp here";
+    }
+    {
+        Store store = Store::attach(name_);
+        ASSERT_EQ(store.stats().huge_page_bytes, 0U);
+        const std::uint64_t before = store.stats().reserved_bytes;
+        EXPECT_TRUE(test::succeeds(store.populate()));
+        EXPECT_GE(store.stats().huge_page_bytes, kCapacity);
+        EXPECT_EQ(store.stats().reserved_bytes, before);
+    }
+    end.open();
+    EXPECT_EQ(creator.wait(), 0);
 }
 
 // Kernels before Linux 5.14.
