@@ -21,6 +21,7 @@ public:
 
     [[nodiscard]] std::size_t first_read() const noexcept override { return kFirstRead; }
     [[nodiscard]] std::size_t seen_of(std::uint64_t bytes) const noexcept override {
+        if (bytes > kHeadMost) return 0;
         return bytes <= kSeenMost ? static_cast<std::size_t>(bytes) : kFirstRead;
     }
     ValueRoom begin(std::uint64_t bytes, std::span<const std::byte> seen) override {

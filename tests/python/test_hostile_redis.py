@@ -188,7 +188,7 @@ def test_an_invalid_value_is_a_miss(
     [
         (b"data", b"", 4, 1, "another version"),
         (b"data", b"", 255, 1, "another version"),
-        (b"data", b"", redis.BYTES, 2, "another version"),
+        (b"data", b"", redis.BYTES, 3, "another version"),
         (_core.codec_encode({1, 2}, "pickle"), b"", redis.PICKLE, 1, "codec='pickle'"),
         (TYPED, b"", redis.PICKLE, 1, "codec='pickle'"),
         (_core.codec_encode({1, 2}, "pickle"), b"", redis.TYPED, 1, 'codec="pickle"'),
@@ -421,7 +421,7 @@ def test_a_deletion_that_never_reached_the_server_is_a_timeout(
     def answer(words: redis.Words) -> redis.Answer:
         if words[0] == b"AUTH":
             return [] if greeted.is_set() else [redis.OK]
-        return [redis.HANG_UP] if words[0] == b"GET" else shelf.answer(words)
+        return [redis.HANG_UP] if words[0] == b"GETRANGE" else shelf.answer(words)
 
     server.answer = answer
     server.url = server.url.replace("unix:", "unix://:secret@")
