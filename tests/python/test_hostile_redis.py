@@ -295,6 +295,27 @@ def test_a_value_that_changes_between_two_reads_is_a_miss(
     assert store.get_copy("x") == data
 
 
+def test_a_large_value_lies_in_its_head_and_is_guarded(make: Make, shelf: redis.Shelf) -> None:
+    data = bytes(range(250)) * 1200
+    sound = redis.head_of(b"x", data, _core.codec_encode({"m": 1}))
+    shelf.values[b"o:x"] = sound
+    view = make().get("x")
+    with view as found:
+        assert bytes(found) == data
+        assert view.meta == {"m": 1}
+    store = make()
+    for at in (70, 1000, len(sound) // 2, len(sound) - 1):  # metadata, data, seal
+        damaged = bytearray(sound)
+        damaged[at] ^= 1
+        shelf.values[b"o:x"] = bytes(damaged)
+        assert_miss(store, "x", "corrupt")
+    for value in (sound[:-1], sound + b"x"):
+        shelf.values[b"o:x"] = value
+        assert_miss(store, "x", "corrupt")
+    assert store.stats().evicted == 0
+    assert store.stats().free_bytes == store.stats().capacity
+
+
 # ---- a server's errors
 
 
