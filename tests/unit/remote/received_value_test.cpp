@@ -235,7 +235,7 @@ TEST_F(ReceivedValueTest, LengthsThatNoWriterMakesAreRefusedInWords) {
 
 // The line of a length has an end, even if it arrives in pieces.
 TEST_F(ReceivedValueTest, ALengthWithoutEndIsAnError) {
-    const std::string answer = "$" + std::string(60, '0') + "3\r\nabc\r\n";
+    std::string answer = "$" + std::string(60, '0') + "3\r\nabc\r\n";
     for (const std::size_t split : {31U, 32U, 33U, 50U}) {
         Impostor server([&](const std::string&) { return answer; }, split);
         Store store = reader_of(server);
