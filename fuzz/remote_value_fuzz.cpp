@@ -89,7 +89,7 @@ void check_made_up_head(FuzzedDataProvider& in) {
         const auto at = in.ConsumeIntegralInRange<std::size_t>(0, value.size() - 1);
         value[at] = static_cast<char>(in.ConsumeIntegral<std::uint8_t>());
     }
-    if (head.is_sealed() && head.nbytes <= kSealedMost && in.ConsumeBool()) {
+    if (head.is_sealed() && head.nbytes <= (1U << 20U) && in.ConsumeBool()) {
         value.resize(value.size() + head.nbytes + kSealBytes, 'a');
     }
     value += in.ConsumeRemainingBytesAsString();

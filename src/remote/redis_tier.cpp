@@ -297,6 +297,15 @@ private:
 
 Result<StoreObject> RedisTier::read(const Fetch& fetch) noexcept {
     Landing landing(*first_, fetch.key);
+    if (first_->look(fetch.key).state == StoreLook::State::Staged) {
+        // Another participant is writing it. The head says how long that may take.
+        const auto [outcome, read] = objects_.read_head(fetch.key, fetch.wait);
+        const bool is_known = outcome.is_answered() || outcome.fault == RedisFault::Misfit;
+        if (!is_known) return missed(outcome, fetch.wait);
+        if (read.kind == HeadKind::Sound && !landing.may_begin(read.head)) {
+            return without_room(fetch, read.head, landing.refused());
+        }
+    }
     const RemoteObjects::Found found = objects_.find(
         fetch.key,
         [&](const ValueHead& head, std::span<const std::byte> meta) {

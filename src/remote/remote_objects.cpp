@@ -159,31 +159,23 @@ RemoteObjects::Found RemoteObjects::find(std::string_view key, const RoomFor& ro
 }
 
 RemoteObjects::Head RemoteObjects::read_head(std::string_view key, const Wait& wait) {
-    // As much as a head has that is not sealed and has little metadata.
-    constexpr std::size_t kSeen = std::size_t{64} << 10U;
+    constexpr std::uint64_t kUsual = std::uint64_t{64} << 10U;  // with little metadata
     const std::string name = head_name(options_.prefix, key);
-    const std::string last = std::to_string(kSeen - 1);
-    RedisRequest request{{"GETRANGE", name, "0", last}};
-    request.most_bytes = kSeen;
-    request.caller = &wait;
     Head head;
-    head.outcome = servers_.run(name, request, {Kind::Bytes});
-    if (!head.outcome.is_answered()) return head;
-    const std::string& value = head.outcome.reply.text;
-    if (value.empty()) {
-        head.outcome.reply.kind = Kind::Nil;
-        return head;
+    for (const std::uint64_t most : {kUsual, kValueHeader + kMetaMost}) {
+        const std::string last = std::to_string(most - 1);
+        RedisRequest request{{"GETRANGE", name, "0", last}};
+        request.most_bytes = most;
+        request.caller = &wait;
+        head = {servers_.run(name, request, {Kind::Bytes}), {}};
+        if (!head.outcome.is_answered()) return head;
+        const std::string& start = head.outcome.reply.text;
+        const bool is_all = start.size() < most;
+        head.read = decode_head(std::as_bytes(std::span(start)), key,
+                                is_all ? std::optional<std::uint64_t>(start.size()) : std::nullopt);
+        if (head.read.kind != HeadKind::Cut) break;
     }
-    const bool is_all = value.size() < kSeen;
-    head.read = decode_head(std::as_bytes(std::span(value)), key,
-                            is_all ? std::optional<std::uint64_t>(value.size()) : std::nullopt);
-    if (head.read.kind != HeadKind::Cut) return head;
-    request.words = {"GET", name};
-    request.most_bytes = kHeadMost;
-    head = {servers_.run(name, request, {Kind::Bytes, Kind::Nil}), {}};
-    if (head.outcome.is_answered() && head.outcome.reply.kind == Kind::Bytes) {
-        head.read = decode_head(std::as_bytes(std::span(head.outcome.reply.text)), key);
-    }
+    if (head.outcome.reply.text.empty()) head.outcome.reply.kind = Kind::Nil;
     return head;
 }
 

@@ -3,7 +3,7 @@
 // Every object has a head, under `<prefix>o:<key>`: 64 bytes of header, the metadata, and perhaps
 // the data:
 //   up to 64 KiB (inline)   version 1: the data ends the head.
-//   up to 1 MiB (sealed)    version 2: the data, and behind it its checksum (the seal), which the
+//   up to 16 MiB (sealed)   version 2: the data, and behind it its checksum (the seal), which the
 //                           writer computes while it sends. One request writes or reads the object.
 //   more (in parts)         version 1: the data lies in parts, under
 //                           `<prefix>p:<checksum>:<part_bytes>:<number>:<key>`, written before the
@@ -43,7 +43,7 @@ inline constexpr std::uint32_t kSealedVersion = 2;
 inline constexpr std::size_t kValueHeader = 64;
 inline constexpr std::size_t kSealBytes = 16;
 inline constexpr std::uint64_t kInlineMost = std::uint64_t{64} << 10U;
-inline constexpr std::uint64_t kSealedMost = std::uint64_t{1} << 20U;
+inline constexpr std::uint64_t kSealedMost = std::uint64_t{16} << 20U;
 inline constexpr std::uint64_t kMetaMost = std::uint64_t{16} << 20U;
 inline constexpr std::uint64_t kPartLeast = std::uint64_t{4} << 10U;
 inline constexpr std::uint64_t kPartMost = std::uint64_t{512} << 20U;

@@ -233,6 +233,13 @@ TEST_F(ReceivedValueTest, LengthsThatNoWriterMakesAreRefusedInWords) {
     }
 }
 
+TEST_F(ReceivedValueTest, AValueLargerThanTheFirstTierIsAMiss) {
+    const TierStats stats = misses(bulk(Stored(std::size_t{5} << 20U).value));
+    EXPECT_EQ(stats.no_room, 1U);
+    EXPECT_EQ(stats.misses, 0U);
+    EXPECT_EQ(stats.errors, 0U);
+}
+
 // The line of a length has an end, even if it arrives in pieces.
 TEST_F(ReceivedValueTest, ALengthWithoutEndIsAnError) {
     std::string answer = "$" + std::string(60, '0') + "3\r\nabc\r\n";
@@ -265,25 +272,37 @@ TEST_F(ReceivedValueTest, AnotherAttemptMayFindAnotherValue) {
 
 using SealedTest = TierTest;
 
-TEST_F(SealedTest, AnObjectOfUpToOneMebibyteTakesOneRequest) {
+TEST_F(SealedTest, AnObjectOfUpTo16MebibytesTakesOneRequest) {
     SecondTierOptions wanted = options();
     wanted.part_bytes = std::uint64_t{64} << 20U;
-    Store here = make_machine(wanted, std::uint64_t{16} << 20U);
-    Store there = make_machine(wanted, std::uint64_t{16} << 20U);
-    constexpr std::size_t kMebibyte = std::size_t{1} << 20U;
-    for (const std::size_t size : {std::size_t{65'537}, std::size_t{131'072}, kMebibyte}) {
+    Store here = make_machine(wanted, std::uint64_t{64} << 20U);
+    Store there = make_machine(wanted, std::uint64_t{64} << 20U);
+    for (const std::size_t size : {std::size_t{65'537}, std::size_t{131'072},
+                                   static_cast<std::size_t>(detail::kSealedMost)}) {
         const std::uint64_t set = server_->calls("set");
         const std::uint64_t asked = server_->calls("get");
         ASSERT_TRUE(succeeds(put(here, size, size)));
+        EXPECT_EQ(there.look(key_of(size)).nbytes, size);
         EXPECT_TRUE(has(there, size, size));
         EXPECT_EQ(server_->calls("set"), set + 1) << size;
         EXPECT_EQ(server_->calls("get"), asked + 1) << size;
-        EXPECT_EQ(there.look(key_of(size)).nbytes, size);
     }
     EXPECT_TRUE(server_->keys("penstock:p:").empty());
-    ASSERT_TRUE(succeeds(put(here, 1, kMebibyte + 1)));
+    ASSERT_TRUE(succeeds(put(here, 1, detail::kSealedMost + 1)));
     EXPECT_EQ(server_->keys("penstock:p:").size(), 1U);
-    EXPECT_TRUE(has(there, 1, kMebibyte + 1));
+    EXPECT_TRUE(has(there, 1, detail::kSealedMost + 1));
+}
+
+// A head that would be longer than a part may be is divided.
+TEST_F(SealedTest, AHeadIsNoLongerThanAPart) {
+    SecondTierOptions wanted = options();
+    wanted.part_bytes = 100'000;
+    Store here = make_machine(wanted);
+    const std::size_t most = 100'000 - detail::kValueHeader - detail::kSealBytes;
+    ASSERT_TRUE(succeeds(put(here, 1, most)));
+    EXPECT_TRUE(server_->keys("penstock:p:").empty());
+    ASSERT_TRUE(succeeds(put(here, 2, most + 1)));
+    EXPECT_EQ(server_->keys("penstock:p:").size(), 1U);
 }
 
 TEST_F(SealedTest, LooksAndRemovalsDoNotFetchTheData) {

@@ -250,7 +250,7 @@ TEST_F(SecondTierTest, AFetchIsStagedForTheWholeMachine) {
     trust::fill_numbered(staged->bytes(), 1);
     std::thread waiter([&] { EXPECT_TRUE(has(mine, 1)); });
     // The waiter has the head by then, and waits for that process instead of fetching too.
-    await([&] { return server_->calls("get") >= 1; });
+    await([&] { return server_->calls("getrange") >= 1; });
     EXPECT_TRUE(succeeds(staged->commit()));
     waiter.join();
     EXPECT_EQ(tier_stats(mine).hits, 0U);
