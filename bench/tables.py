@@ -406,7 +406,7 @@ def tier_table(results: Results, bench: str, title: str) -> Table:
     others = [who for who in results.contenders(bench) if who != own_name]
     table = _table(title, "object", "", own_name, "bytes", *others)
     for object_size in results.values(bench, "size"):
-        for operation in ("put", "get"):
+        for operation in ("put", "put in place", "get"):
             place = {"size": object_size, "operation": operation}
             own = results.one(bench, who=own_name, **place)
             if own is None:

@@ -81,7 +81,9 @@ class Values:
             data, meta = dice.choice(((self.mutate(data), meta), (data, self.mutate(meta))))
         if dice.random() < 0.2:
             layout = dice.randrange(256) if dice.random() < 0.3 else dice.randrange(4)
-        part_bytes = 0 if len(data) <= redis.INLINE_MOST else dice.choice((4096, 100_000, 1 << 20))
+        part_bytes = 0
+        if len(data) > redis.INLINE_MOST:
+            part_bytes = dice.choice((0, 4096, 100_000, 1 << 20))
         lies: dict[str, Any] = {}
         if dice.random() < 0.3:
             lies["nbytes"] = self.size()
@@ -163,6 +165,7 @@ class Answers:
                 lambda: [whole[:cut], redis.HANG_UP],
                 lambda: [whole[:cut], 0.5, whole[cut:]],  # too late
                 lambda: [whole[:cut], 0.01, whole[cut:]],
+                lambda: [whole[: cut % 200], 0.001, whole[cut % 200 :]],  # within a head
                 lambda: [whole + whole],
                 lambda: [Values(dice).mutate(whole[:200]) + whole[200:]],
                 lambda: [redis.HANG_UP],

@@ -42,21 +42,35 @@ void check_parts(const ReadHead& read) {
         "parts do not cover the data");
 }
 
+// The first bytes of a sound value, as far as its data at least, say the same as all of it.
+void check_first_bytes(std::span<const std::byte> value, const std::string& key,
+                       std::size_t head_bytes) {
+    require(decode_head(value.first(head_bytes), key, value.size()).kind == HeadKind::Sound &&
+                decode_head(value.first(head_bytes), key, std::nullopt).kind == HeadKind::Sound,
+            "a head that is sound only with its data");
+    require(decode_head(value.first(head_bytes), key, value.size() + 1).kind == HeadKind::Damaged,
+            "a head of a value of another length");
+    const HeadKind cut = decode_head(value.first(head_bytes - 1), key, value.size()).kind;
+    require(cut == (head_bytes > kValueHeader ? HeadKind::Cut : HeadKind::Damaged),
+            "a head that ends too early");
+}
+
 void check_head(std::span<const std::byte> value, const std::string& key) {
     const ReadHead read = decode_head(value, key);
     if (read.kind != HeadKind::Sound) return;
     require(read.head.format <= kLastFormat, "a format that is not known");
     require(read.meta.size() <= kMetaMost, "more metadata than there may be");
     if (read.head.is_inline()) {
-        require(read.data.size() == read.head.nbytes && read.head.nbytes <= kInlineMost,
+        require(read.data.size() == read.head.nbytes && read.head.nbytes <= kSealedMost,
                 "data of another length");
     } else {
         check_parts(read);
     }
     const std::string again = encode_head(read.head, read.meta, key);
-    require(again.size() == value.size() - read.data.size() &&
+    require(again.size() == value.size() - read.head.bytes_behind_meta() &&
                 std::equal(again.begin(), again.end(), reinterpret_cast<const char*>(value.data())),
             "a head that is read is not the one that would be written");
+    check_first_bytes(value, key, again.size());
 }
 
 // Sizes, format and metadata from the input, under correct checksums; then perhaps some damage.
@@ -74,6 +88,9 @@ void check_made_up_head(FuzzedDataProvider& in) {
     if (in.ConsumeBool()) {
         const auto at = in.ConsumeIntegralInRange<std::size_t>(0, value.size() - 1);
         value[at] = static_cast<char>(in.ConsumeIntegral<std::uint8_t>());
+    }
+    if (head.is_sealed() && head.nbytes <= (1U << 20U) && in.ConsumeBool()) {
+        value.resize(value.size() + head.nbytes + kSealBytes, 'a');
     }
     value += in.ConsumeRemainingBytesAsString();
     check_head(std::as_bytes(std::span(value)), key);

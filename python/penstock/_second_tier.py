@@ -31,12 +31,13 @@ class SecondTier:
     dropped; ``"wait"`` makes put wait for room first, at most ``full_timeout`` and not during an
     outage.
 
-    Data of more than 64 KiB is written in parts of ``part`` bytes (4 KiB to 512 MiB). One request
-    with its answer takes at most ``request_timeout``, and ``connect_timeout`` more on a new
-    connection; a get takes one for the head of the object, and 2 + size / ``part`` for its parts.
-    A failed server is retried after ``retry_first``, then after pauses that double up to
-    ``retry_most``. ``ttl`` is the lifetime of an object in the second tier. ``delete_corrupt``
-    deletes damaged values there. All times are seconds.
+    Data of more than 16 MiB, or of more than ``part`` bytes and 64 KiB, is written in parts of
+    ``part`` bytes (4 KiB to 512 MiB). One request with its answer takes at most
+    ``request_timeout``, and ``connect_timeout`` more on a new connection; a get takes one for
+    the head of the object, and 2 + size / ``part`` for its parts. A failed server is retried
+    after ``retry_first``, then after pauses that double up to ``retry_most``. ``ttl`` is the
+    lifetime of an object in the second tier. ``delete_corrupt`` deletes damaged values there.
+    All times are seconds.
 
     ``Store.create()`` and ``Store.attach()`` raise InvalidArgument for invalid options (and if the
     package was built without hiredis), and PermissionDenied for credentials that are refused.

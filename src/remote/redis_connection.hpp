@@ -1,8 +1,8 @@
 // Connection to a Redis or Valkey server: a request, then its answer, by a deadline.
 //
-// hiredis connects and parses answers; this class moves the bytes. The reads and writes of hiredis
-// have a timeout per system call instead of per request, raise SIGPIPE when the server has gone,
-// and copy the data; here large values go straight from and into shared memory.
+// hiredis connects and parses answers that are no values; this class moves the bytes. The reads and
+// writes of hiredis have a timeout per system call instead of per request, raise SIGPIPE when the
+// server has gone, and copy the data; here values go straight from and into shared memory.
 #pragma once
 
 #include <cstddef>
@@ -13,10 +13,12 @@
 #include <span>
 #include <string>
 #include <string_view>
+#include <utility>
 #include <vector>
 
 #include "penstock/wait.hpp"
 #include "remote/endpoint.hpp"
+#include "remote/value_format.hpp"
 
 namespace penstock::detail {
 
@@ -25,8 +27,7 @@ struct RedisReply {
     enum class Kind : std::uint8_t { Nil, Line, Error, Integer, Bytes, Array };
     Kind kind = Kind::Nil;
     long long integer = 0;
-    std::string
-        text;  // of Line, Error and Bytes; empty when the bytes went into RedisRequest::into
+    std::string text;  // of Line, Error and Bytes; empty if the bytes went to a ValueSink
     std::vector<RedisReply> elements;
 };
 
@@ -50,21 +51,72 @@ struct RedisOutcome {
     [[nodiscard]] bool is_answered() const noexcept { return fault == RedisFault::None; }
 };
 
+// Where a value goes that the server has announced.
+struct ValueRoom {
+    // Misfit or Cancelled: the value is not received, and the connection is of no further use.
+    RedisFault fault = RedisFault::None;
+    std::uint64_t skipped = 0;         // its first bytes, which are not stored; at most those seen
+    std::span<std::byte> memory = {};  // the bytes after them
+    std::span<std::byte> tail = {};    // the bytes after these: the rest of the value
+};
+
+// Destination of the value that answers a request. Called on the thread of the request.
+class ValueSink {
+public:
+    ValueSink() = default;
+    ValueSink(const ValueSink&) = delete;
+    ValueSink& operator=(const ValueSink&) = delete;
+    virtual ~ValueSink() = default;
+
+    // Bytes to receive before the length is known; more are copied from the connection's buffer.
+    [[nodiscard]] virtual std::size_t first_read() const noexcept = 0;
+    // Bytes that begin() must see of a value of `bytes` bytes, at most kSeenMost; it may see more.
+    [[nodiscard]] virtual std::size_t seen_of(std::uint64_t bytes) const noexcept = 0;
+    // Called once a value of `bytes` bytes is announced, so that no memory is taken for a value
+    // that does not exist; called again by another attempt. `seen` is valid during the call.
+    virtual ValueRoom begin(std::uint64_t bytes, std::span<const std::byte> seen) = 0;
+
+    static constexpr std::size_t kSeenMost = std::size_t{127} << 10U;
+};
+
 // Provides memory for a value of the expected length; nullopt: the value is not wanted any more.
 using MakeRoom = std::function<std::optional<std::span<std::byte>>()>;
 
+// A value of exactly `bytes` bytes, received into memory that is asked for once it is announced.
+class ExactSink final : public ValueSink {
+public:
+    ExactSink(std::uint64_t bytes, MakeRoom make_room)
+        : bytes_(bytes), make_room_(std::move(make_room)) {}
+
+    [[nodiscard]] std::size_t first_read() const noexcept override { return kLengthLine; }
+    [[nodiscard]] std::size_t seen_of(std::uint64_t /*bytes*/) const noexcept override { return 0; }
+    ValueRoom begin(std::uint64_t bytes, std::span<const std::byte> /*seen*/) override {
+        if (bytes != bytes_) return {RedisFault::Misfit};
+        const std::optional<std::span<std::byte>> room = make_room_();
+        if (!room) return {RedisFault::Cancelled};
+        return {RedisFault::None, 0, *room, {}};
+    }
+
+private:
+    static constexpr std::size_t kLengthLine = 32;
+
+    const std::uint64_t bytes_;
+    const MakeRoom make_room_;
+};
+
 struct RedisRequest {
     std::vector<std::string_view> words;
-    // Last word of the request, if is_storing; not copied.
+    // Last word of the request, if is_storing, in two pieces; not copied.
+    std::span<const std::byte> lead = {};
     std::span<const std::byte> value = {};
     bool is_storing = false;
-    // Destination of an answer of exactly this size; empty: the reply.
-    std::span<std::byte> into = {};
-    // Alternative to `into`: called only when the server has announced `room_bytes` bytes, so that
-    // no memory is taken for a value that does not exist. May be called again by another attempt.
-    const MakeRoom* make_room = nullptr;
-    std::uint64_t room_bytes = 0;
-    // Largest answer if there is neither; a longer value is a Misfit.
+    // The last word also ends with the seal of `value`, which is computed while `value` is sent.
+    bool is_sealed = false;
+    // Destination of an answer that is a value; null: the reply.
+    ValueSink* sink = nullptr;
+    // Sums what goes to the sink's memory as it arrives; rewound by each attempt. Or null.
+    RunningChecksum* sum = nullptr;
+    // Largest answer without a sink; a longer value is a Misfit.
     std::uint64_t most_bytes = std::uint64_t{1} << 20U;
     // Wait that may end the request before its timeout, as Cancelled, which is no outage; or null.
     const Wait* caller = nullptr;

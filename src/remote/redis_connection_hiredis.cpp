@@ -1,4 +1,7 @@
 // Connections by hiredis; the only file that includes it.
+//
+// hiredis parses every answer but one kind: its reader copies a value into a buffer that grows, and
+// its callback gets it when all of it is there. So "$<length>\r\n<value>\r\n" is read here.
 #include <fcntl.h>
 #include <hiredis/hiredis.h>
 #include <poll.h>
@@ -10,6 +13,7 @@
 #include <cerrno>
 #include <charconv>
 #include <cstring>
+#include <iterator>
 #include <new>
 #include <optional>
 #include <system_error>
@@ -112,6 +116,11 @@ std::string errno_words(int number) {
     return std::system_category().message(number);
 }
 
+constexpr std::uint64_t kFrame = 64;  // "$123\r\n" and the like, around a value
+constexpr std::array kLineEnd = {'\r', '\n'};
+constexpr std::size_t kSurplus = kLineEnd.size() + 1;
+constexpr std::size_t kLongestLine = 32;  // of a length, which has 20 digits at most
+
 }  // namespace
 
 bool has_redis() noexcept {
@@ -129,7 +138,7 @@ struct RedisConnection::Link {
     Clock::time_point next_look{};  // at the caller's Wait
     RedisOutcome outcome;
     Deadline deadline = Deadline::now();
-    std::array<char, std::size_t{64} << 10U> buffer;  // received, not parsed yet
+    std::array<char, std::size_t{128} << 10U> buffer;  // received, not parsed yet
     std::size_t start = 0;
     std::size_t end = 0;
 
@@ -206,8 +215,6 @@ struct RedisConnection::Link {
         return true;
     }
 
-    static constexpr std::uint64_t kFrame = 64;  // "$123\r\n" and the like, around a value
-
     static std::span<iovec> skip(std::span<iovec> pieces, std::size_t sent) noexcept {
         while (!pieces.empty() && sent >= pieces.front().iov_len) {
             sent -= pieces.front().iov_len;
@@ -221,7 +228,13 @@ struct RedisConnection::Link {
         return pieces;
     }
 
-    bool send(const RedisRequest& request) {
+    // Of bytes or characters; no temporary. The const_cast is safe: sendmsg() only reads the data.
+    template <typename Bytes>
+    static iovec piece_of(const Bytes& bytes) noexcept {
+        return {const_cast<void*>(static_cast<const void*>(std::data(bytes))), std::size(bytes)};
+    }
+
+    static std::string frame_of(const RedisRequest& request) {
         const std::size_t count = request.words.size() + (request.is_storing ? 1 : 0);
         std::string frame = "*" + std::to_string(count) + "\r\n";
         for (const std::string_view word : request.words) {
@@ -229,14 +242,41 @@ struct RedisConnection::Link {
             frame += word;
             frame += "\r\n";
         }
-        if (request.is_storing) frame += "$" + std::to_string(request.value.size()) + "\r\n";
-        char line_end[] = {'\r', '\n'};
-        // The const_cast is safe: sendmsg() only reads the data.
-        std::array<iovec, 3> pieces = {
-            {{frame.data(), frame.size()},
-             {const_cast<std::byte*>(request.value.data()), request.value.size()},
-             {line_end, sizeof(line_end)}}};
+        if (!request.is_storing) return frame;
+        const std::size_t seal = request.is_sealed ? kSealBytes : 0;
+        const std::size_t bytes = request.lead.size() + request.value.size() + seal;
+        return frame + "$" + std::to_string(bytes) + "\r\n";
+    }
+
+    bool send(const RedisRequest& request) {
+        const std::string frame = frame_of(request);
+        if (request.is_sealed) return send_sealed(frame, request);
+        std::array pieces = {piece_of(frame), piece_of(request.lead), piece_of(request.value),
+                             piece_of(kLineEnd)};
         return send_all(std::span(pieces).first(request.is_storing ? pieces.size() : 1));
+    }
+
+    // Sums each slice before it is sent, while the server receives those before it: the checksum
+    // costs little time of its own, and leaves the slice in the cache for the copy into the socket.
+    bool send_sealed(const std::string& frame, const RedisRequest& request) {
+        constexpr std::size_t kSummedAtOnce = std::size_t{128} << 10U;
+        RunningChecksum sum;
+        std::span<const std::byte> left = request.value;
+        std::array pieces = {piece_of(frame), piece_of(request.lead), iovec{}, iovec{},
+                             piece_of(kLineEnd)};
+        std::size_t unsent = 0;  // frame and lead are sent once
+        while (left.size() > kSummedAtOnce) {
+            sum.add(left.first(kSummedAtOnce));
+            pieces[2] = piece_of(left.first(kSummedAtOnce));
+            if (!send_all(std::span(pieces).first(3).subspan(unsent))) return false;
+            unsent = 2;
+            left = left.subspan(kSummedAtOnce);
+        }
+        sum.add(left);
+        const Seal seal = seal_of(sum.value());
+        pieces[2] = piece_of(left);
+        pieces[3] = piece_of(seal);
+        return send_all(std::span(pieces).subspan(unsent));
     }
 
     // ---- receiving
@@ -259,14 +299,28 @@ struct RedisConnection::Link {
         }
     }
 
-    bool fill() {
-        if (start == end) start = end = 0;  // otherwise less than a line is left
-        const std::size_t got = receive(buffer.data() + end, buffer.size() - end);
+    [[nodiscard]] std::size_t held() const noexcept { return end - start; }
+
+    // Receives at least one byte, and at most `most`, into the buffer.
+    bool fill(std::size_t most) {
+        std::memmove(buffer.data(), buffer.data() + start, held());  // little, if anything
+        end = held();
+        start = 0;
+        const std::size_t got = receive(buffer.data() + end, std::min(most, buffer.size() - end));
         end += got;
         return got > 0;
     }
 
-    // Reads an answer of any kind; one above the limits is Garbled.
+    // Fills the buffer until it holds `bytes` bytes. Receives kSurplus more if they have come: the
+    // end of the line behind them, and a byte that must not come, so that it is noticed.
+    bool hold(std::size_t bytes) {
+        while (held() < bytes) {
+            if (!fill(bytes + kSurplus - held())) return false;
+        }
+        return true;
+    }
+
+    // Reads an answer by hiredis; one above the limits is Garbled.
     bool read_reply(std::uint64_t most_bytes) {
         constexpr std::size_t kMaxElements = std::size_t{1} << 18U;  // 16384 slots one by one
         Allowance allowance{kMaxElements};
@@ -276,7 +330,7 @@ struct RedisConnection::Link {
         reader->privdata = &allowance;
         std::uint64_t total = 0;
         for (;;) {
-            if (start == end && !fill()) return false;
+            if (start == end && !fill(buffer.size())) return false;
             total += end - start;
             if (total > most_bytes) return fail(RedisFault::Garbled, "answers without end");
             void* reply = nullptr;
@@ -297,86 +351,99 @@ struct RedisConnection::Link {
         }
     }
 
-    // Length of a bulk string ("$123\r\n"), which stays in the buffer. nullopt: another kind of
-    // answer, or a failure.
+    // Length of a bulk string ("$123\r\n"), whose line stays in the buffer. nullopt: another kind
+    // of answer, or a failure. The first read receives at most `first_read` bytes.
     struct Announced {
         long long bytes = 0;
         std::size_t line = 0;
     };
-    std::optional<Announced> peek_length() {
+    std::optional<Announced> peek_length(std::size_t first_read) {
         for (;;) {
-            const std::string_view seen(buffer.data() + start, end - start);
+            const std::string_view seen(buffer.data() + start, held());
             if (!seen.empty() && seen.front() != '$') return std::nullopt;
-            const std::size_t line = seen.find("\r\n");
+            const std::size_t line = seen.substr(0, kLongestLine).find("\r\n");
             if (line != std::string_view::npos) return read_length(seen.substr(0, line));
-            constexpr std::size_t kLongestLine = 32;
-            if (seen.size() > kLongestLine) return read_length(seen);
-            if (!fill()) return std::nullopt;
+            if (seen.size() >= kLongestLine) return no_length();
+            if (!fill(std::max(first_read, kLongestLine) - seen.size())) return std::nullopt;
         }
+    }
+
+    std::optional<Announced> no_length() {
+        fail(RedisFault::Garbled, "announces a value without a length");
+        return std::nullopt;
     }
 
     std::optional<Announced> read_length(std::string_view line) {
         long long length = 0;
         const char* const last = line.data() + line.size();
         const auto [stop, fault] = std::from_chars(line.data() + 1, last, length);
-        if (fault == std::errc() && stop == last && length >= -1) {
-            return Announced{length, line.size() + 2};
-        }
-        fail(RedisFault::Garbled, "announces a value without a length");
-        return std::nullopt;
+        if (fault != std::errc() || stop != last || length < -1) return no_length();
+        return Announced{length, line.size() + 2};
     }
 
-    bool read_exactly(char* to, std::size_t size) {
-        const std::size_t held = std::min(size, end - start);
-        std::memcpy(to, buffer.data() + start, held);
-        start += held;
-        for (std::size_t done = held; done < size;) {
-            const std::size_t got = receive(to + done, size - done);
+    // Fills `to`: first from the buffer, then from the socket without another copy.
+    bool read_exactly(std::span<std::byte> to, RunningChecksum* sum) {
+        const std::size_t buffered = std::min(to.size(), held());
+        if (buffered > 0) std::memcpy(to.data(), buffer.data() + start, buffered);
+        start += buffered;
+        if (sum != nullptr) sum->add(to.first(buffered));
+        to = to.subspan(buffered);
+        while (!to.empty()) {
+            const std::size_t got = receive(reinterpret_cast<char*>(to.data()), to.size());
             if (got == 0) return false;
-            done += got;
+            if (sum != nullptr) sum->add(to.first(got));
+            to = to.subspan(got);
         }
         return true;
     }
 
-    bool misfit(long long bytes, std::uint64_t wanted) {
-        return fail(RedisFault::Misfit, "has a value of " + std::to_string(bytes) +
-                                            " bytes where " + std::to_string(wanted) +
-                                            " are the most");
-    }
-
-    // Reads the answer to a request into the reply, `into` or the memory of `make_room`.
-    bool read_answer(const RedisRequest& request) {
-        const std::optional<Announced> announced = peek_length();
-        if (!outcome.is_answered()) return false;
-        if (announced && announced->bytes >= 0) {
-            const auto bytes = static_cast<std::uint64_t>(announced->bytes);
-            if (!request.into.empty() || request.make_room != nullptr) {
-                return read_into(*announced, request);
-            }
-            if (bytes > request.most_bytes) return misfit(announced->bytes, request.most_bytes);
-        }
-        return read_reply(request.most_bytes + kFrame);
-    }
-
-    bool read_into(const Announced& announced, const RedisRequest& request) {
-        const std::uint64_t wanted =
-            request.make_room != nullptr ? request.room_bytes : request.into.size();
-        if (static_cast<std::uint64_t>(announced.bytes) != wanted) {
-            return misfit(announced.bytes, wanted);
-        }
-        std::span<std::byte> into = request.into;
-        if (request.make_room != nullptr) {
-            const std::optional<std::span<std::byte>> room = (*request.make_room)();
-            if (!room) return fail(RedisFault::Cancelled, "has a value that is not wanted");
-            into = *room;
-        }
-        start += announced.line;
-        outcome.reply.kind = Kind::Bytes;
-        std::array<char, 2> line_end{};
-        if (!read_exactly(reinterpret_cast<char*>(into.data()), into.size())) return false;
-        if (!read_exactly(line_end.data(), line_end.size())) return false;
-        if (line_end == std::array{'\r', '\n'} && start == end) return true;
+    // Reads the last bytes of a value, the end of its line, and nothing more.
+    bool read_end(std::span<std::byte> tail) {
+        if (!hold(tail.size() + kLineEnd.size())) return false;
+        if (!read_exactly(tail, nullptr)) return false;
+        const bool is_end = buffer[start] == kLineEnd[0] && buffer[start + 1] == kLineEnd[1];
+        start += kLineEnd.size();
+        if (is_end && start == end) return true;
         return fail(RedisFault::Garbled, "does not end a value where it said");
+    }
+
+    bool misfit(std::uint64_t bytes) {
+        return fail(RedisFault::Misfit,
+                    "has a value of " + std::to_string(bytes) + " bytes, which is not expected");
+    }
+
+    // Reads the answer to a request, a value into its sink and others into the reply.
+    bool read_answer(const RedisRequest& request) {
+        const std::optional<Announced> announced =
+            peek_length(request.sink != nullptr ? request.sink->first_read() : buffer.size());
+        if (!outcome.is_answered()) return false;
+        if (!announced || announced->bytes < 0) return read_reply(request.most_bytes + kFrame);
+        start += announced->line;
+        outcome.reply.kind = Kind::Bytes;
+        const auto bytes = static_cast<std::uint64_t>(announced->bytes);
+        if (request.sink != nullptr) return read_into(*request.sink, bytes, request.sum);
+        if (bytes > request.most_bytes) return misfit(bytes);
+        outcome.reply.text.resize(bytes);
+        return read_exactly(std::as_writable_bytes(std::span(outcome.reply.text)), nullptr) &&
+               read_end({});
+    }
+
+    bool read_into(ValueSink& sink, std::uint64_t bytes, RunningChecksum* sum) {
+        const std::size_t wanted = std::min(sink.seen_of(bytes), ValueSink::kSeenMost);
+        if (!hold(static_cast<std::size_t>(std::min<std::uint64_t>(wanted, bytes)))) return false;
+        const std::span<const std::byte> seen =
+            std::as_bytes(std::span(buffer))
+                .subspan(start, static_cast<std::size_t>(std::min<std::uint64_t>(held(), bytes)));
+        const ValueRoom room = sink.begin(bytes, seen);
+        if (room.fault == RedisFault::Cancelled) {
+            return fail(RedisFault::Cancelled, "has a value that is not wanted");
+        }
+        const bool fits = room.skipped <= seen.size() &&
+                          room.skipped + room.memory.size() + room.tail.size() == bytes;
+        if (room.fault != RedisFault::None || !fits) return misfit(bytes);
+        start += static_cast<std::size_t>(room.skipped);
+        if (sum != nullptr) sum->rewind();
+        return read_exactly(room.memory, sum) && read_end(room.tail);
     }
 
     // ---- connecting

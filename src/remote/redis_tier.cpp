@@ -79,6 +79,13 @@ bool is_over(const RedisOutcome& outcome, const Wait& bounded, const Wait& calle
     return bounded.deadline.has_passed(now) && !has_ended(callers, now);
 }
 
+// The connection did not receive the value, because its first bytes or its length said enough.
+bool is_unwanted(RedisFault fault) noexcept {
+    return fault == RedisFault::Misfit || fault == RedisFault::Cancelled;
+}
+
+constexpr const char* kWrongBytes = "has not the bytes that its head tells of";
+
 // Keys of any other length are in no store.
 bool is_key(std::string_view key) noexcept {
     return !key.empty() && key.size() <= kLongestKey;
@@ -241,59 +248,98 @@ std::uint64_t RedisTier::requests_for(const ValueHead& head) const noexcept {
     return 2 + head.nbytes / options_.part_bytes;
 }
 
+// Room of one fetch in the first tier: taken once the servers have announced the data, and given
+// back unless it is committed.
+class RedisTier::Landing {
+public:
+    Landing(Store& first, std::string_view key) : first_(first), key_(key) {}
+
+    // False: the object can't be brought in; refused() says why. Takes no room, and gives back that
+    // of an earlier attempt, which found another value.
+    bool may_begin(const ValueHead& head) {
+        room_.reset();
+        if (!fits(head)) return false;
+        if (first_.look(key_).state != StoreLook::State::Staged) return true;
+        // Another writer has the key staged, or died: then reserve() reaps it and succeeds.
+        return note(first_.reserve(key_, 0).status());
+    }
+    // Room for the data; nullopt: refused() says why. Gives back the room of an earlier attempt.
+    std::optional<std::span<std::byte>> make(const ValueHead& head,
+                                             std::span<const std::byte> meta) {
+        room_.reset();
+        if (!fits(head)) return std::nullopt;
+        ReserveOptions options;
+        options.meta = meta;
+        options.format = head.format;
+        Result<StoreReservation> room = first_.reserve(key_, head.nbytes, options);
+        if (!note(room.status())) return std::nullopt;
+        room_.emplace(*std::move(room));
+        return room_->bytes();
+    }
+
+    [[nodiscard]] const Status& refused() const noexcept { return refused_; }
+    [[nodiscard]] StoreReservation& room() noexcept { return *room_; }
+
+private:
+    bool fits(const ValueHead& head) {
+        return note(Status(head.nbytes > first_.capacity() ? ErrorCode::TooLarge : ErrorCode::Ok));
+    }
+    bool note(Status status) {
+        refused_ = std::move(status);
+        return refused_.is_ok();
+    }
+
+    Store& first_;
+    const std::string_view key_;
+    Status refused_;
+    std::optional<StoreReservation> room_;
+};
+
 Result<StoreObject> RedisTier::read(const Fetch& fetch) noexcept {
-    const RemoteObjects::Head head = objects_.read_head(fetch.key, fetch.wait);
-    if (head.outcome.fault == RedisFault::Misfit) {
+    Landing landing(*first_, fetch.key);
+    if (first_->look(fetch.key).state == StoreLook::State::Staged) {
+        // Another participant is writing it. The head says how long that may take.
+        const auto [outcome, read] = objects_.read_head(fetch.key, fetch.wait);
+        const bool is_known = outcome.is_answered() || outcome.fault == RedisFault::Misfit;
+        if (!is_known) return missed(outcome, fetch.wait);
+        if (read.kind == HeadKind::Sound && !landing.may_begin(read.head)) {
+            return without_room(fetch, read.head, landing.refused());
+        }
+    }
+    const RemoteObjects::Found found = objects_.find(
+        fetch.key,
+        [&](const ValueHead& head, std::span<const std::byte> meta) {
+            return landing.make(head, meta);
+        },
+        fetch.wait);
+    const RedisOutcome& outcome = found.outcome;
+    // The head says what the value is, even where the rest of it was not received.
+    const bool is_known = found.kind && (outcome.is_answered() || is_unwanted(outcome.fault));
+    if (is_known && *found.kind == HeadKind::Foreign) {
+        return unread(tally_.incompatible, fetch.key, "is of another version of Penstock");
+    }
+    if (is_known && *found.kind != HeadKind::Sound) return damaged(fetch, "has a damaged head");
+    if (outcome.fault == RedisFault::Misfit) {
         return damaged(fetch, "is longer than any that a writer writes");
     }
-    if (!head.outcome.is_answered() || head.outcome.reply.kind == Kind::Nil) {
-        return missed(head.outcome, fetch.wait);
-    }
-    switch (head.read.kind) {
-        case HeadKind::Sound:
-            return bring_in(fetch, head.read);
-        case HeadKind::Foreign:
-            return unread(tally_.incompatible, fetch.key, "is of another version of Penstock");
-        case HeadKind::Damaged:
-            break;
-    }
-    return damaged(fetch, "has a damaged head");
+    if (!landing.refused()) return without_room(fetch, found.head, landing.refused());
+    if (!outcome.is_answered() || !found.kind) return missed(outcome, fetch.wait);
+    if (!found.head.is_inline()) return bring_in(fetch, found, landing);
+    if (!found.is_intact) return damaged(fetch, kWrongBytes);
+    return accept(fetch, found, landing.room());
 }
 
-Result<StoreObject> RedisTier::bring_in(const Fetch& fetch, const ReadHead& read) noexcept {
-    // Inline data is complete: checked before it can evict anything.
-    if (read.head.is_inline() && checksum_of(read.data) != read.head.checksum) {
-        return damaged(fetch, "has not the bytes that its head tells of");
-    }
-    if (first_->look(fetch.key).state == StoreLook::State::Staged) {
-        // Another writer has the key staged, or died: then reserve() reaps it and succeeds.
-        Result<StoreReservation> probe = first_->reserve(fetch.key, 0);
-        if (!probe) return without_room(fetch, read.head, probe.status());
-    }
-    ReserveOptions options;
-    options.meta = read.meta;
-    options.format = read.head.format;
-    std::optional<StoreReservation> reservation;
-    Status refused;
-    const MakeRoom make_room = [&]() -> std::optional<std::span<std::byte>> {
-        if (!reservation) {
-            Result<StoreReservation> room = first_->reserve(fetch.key, read.head.nbytes, options);
-            if (!room) {
-                refused = room.status();
-                return std::nullopt;
-            }
-            reservation.emplace(*std::move(room));
-        }
-        return reservation->bytes();
+// Fetches the parts of a head.
+Result<StoreObject> RedisTier::bring_in(const Fetch& fetch, const RemoteObjects::Found& found,
+                                        Landing& landing) noexcept {
+    const ValueHead& head = found.head;
+    if (!landing.may_begin(head)) return without_room(fetch, head, landing.refused());
+    const Wait wait = bounded(fetch.wait, requests_for(head));
+    const MakeRoom make_room = [&] {
+        return landing.make(head, std::as_bytes(std::span(found.meta)));
     };
-    const Wait wait = bounded(fetch.wait, requests_for(read.head));
-    RedisOutcome outcome;
-    if (read.head.nbytes > first_->capacity()) {
-        refused = Status(ErrorCode::TooLarge);
-    } else {
-        outcome = objects_.read_data(fetch.key, read, make_room, wait);
-    }
-    if (!refused) return without_room(fetch, read.head, refused);
+    auto [outcome, is_intact] = objects_.read_parts(fetch.key, head, make_room, wait);
+    if (!landing.refused()) return without_room(fetch, head, landing.refused());
     if (outcome.fault == RedisFault::Misfit) {
         return damaged(fetch, "has a part of another length than its head tells of");
     }
@@ -305,7 +351,8 @@ Result<StoreObject> RedisTier::bring_in(const Fetch& fetch, const ReadHead& read
     // Nil: the server evicted a part, or it expired. A miss, not damage.
     const bool is_incomplete = outcome.is_answered() && outcome.reply.kind == Kind::Nil;
     if (!outcome.is_answered() || is_incomplete) return missed(outcome, fetch.wait);
-    return accept(fetch, read, *reservation);
+    if (!is_intact) return damaged(fetch, kWrongBytes);
+    return accept(fetch, found, landing.room());
 }
 
 // Result of a fetch for which the first tier refused a reservation.
@@ -330,15 +377,13 @@ Result<StoreObject> RedisTier::without_room(const Fetch& fetch, const ValueHead&
     return unread(tally_.timeouts, fetch.key, "takes another participant too long");
 }
 
-// Checks a complete value and commits it.
-Result<StoreObject> RedisTier::accept(const Fetch& fetch, const ReadHead& read,
+// Lets the caller check a complete and intact value, and commits it.
+Result<StoreObject> RedisTier::accept(const Fetch& fetch, const RemoteObjects::Found& found,
                                       StoreReservation& reservation) noexcept {
     const std::span<const std::byte> data = reservation.bytes();
-    if (!read.head.is_inline() && checksum_of(data) != read.head.checksum) {
-        return damaged(fetch, "has not the bytes that its head tells of");
-    }
+    const std::span<const std::byte> meta = std::as_bytes(std::span(found.meta));
     if (fetch.check != nullptr) {
-        const FetchResult checked = (*fetch.check)({data, read.meta, read.head.format});
+        const FetchResult checked = (*fetch.check)({data, meta, found.head.format});
         switch (checked.kind) {
             case FetchResult::Kind::Accept:
                 break;
@@ -351,7 +396,7 @@ Result<StoreObject> RedisTier::accept(const Fetch& fetch, const ReadHead& read,
                 return Status(ErrorCode::Cancelled, checked.sentence);
         }
     }
-    const std::uint64_t bytes = data.size() + read.meta.size();
+    const std::uint64_t bytes = data.size() + meta.size();
     // Committed, not looked up: for the eviction a fetched object equals one that was just put.
     std::optional<StoreObject> object;
     const Status status =

@@ -53,15 +53,17 @@ private:
         const FetchCheck* check;
         SingleFlight::Flight& flight;
     };
+    class Landing;  // room of a fetch in the first tier
     Status write(const Backlog::Turn& turn, const StoreObject& object, const Wait& wait) noexcept;
     Status remove_once(std::string_view key, const Wait& wait) noexcept;
     Status unlink(const Backlog::Turn& turn, const Wait& wait) noexcept;
     Result<StoreObject> lead(const Fetch& fetch) noexcept;
     Result<StoreObject> read(const Fetch& fetch) noexcept;
-    Result<StoreObject> bring_in(const Fetch& fetch, const ReadHead& read) noexcept;
+    Result<StoreObject> bring_in(const Fetch& fetch, const RemoteObjects::Found& found,
+                                 Landing& landing) noexcept;
     Result<StoreObject> without_room(const Fetch& fetch, const ValueHead& head,
                                      const Status& refused) noexcept;
-    Result<StoreObject> accept(const Fetch& fetch, const ReadHead& read,
+    Result<StoreObject> accept(const Fetch& fetch, const RemoteObjects::Found& found,
                                StoreReservation& reservation) noexcept;
     Status missed(const RedisOutcome& outcome, const Wait& wait) noexcept;
     Status unread(TierTally::Count& count, std::string_view key, std::string_view why) noexcept;

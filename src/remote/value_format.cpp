@@ -4,6 +4,7 @@
 #define XXH_INLINE_ALL
 #include <xxhash.h>
 
+#include <algorithm>
 #include <array>
 #include <cinttypes>
 #include <cstdio>
@@ -49,11 +50,18 @@ std::uint64_t check_of(const std::byte* header, std::span<const std::byte> meta,
     return XXH3_64bits_digest(&state);
 }
 
-// Checks that the sizes fit each other: they come from an untrusted server.
-bool is_consistent(const ValueHead& head, std::uint64_t data_bytes) noexcept {
-    if (head.is_inline()) return head.nbytes == data_bytes && data_bytes <= kInlineMost;
-    return data_bytes == 0 && head.part_bytes >= kPartLeast && head.part_bytes <= kPartMost &&
+// Checks that version, sizes and checksum fit each other: they come from an untrusted server.
+bool is_consistent(const ValueHead& head, std::uint32_t version) noexcept {
+    const bool is_version_2 = version == kSealedVersion;
+    if (head.is_sealed() != is_version_2) return false;
+    if (is_version_2) return head.nbytes <= kSealedMost && head.checksum == Checksum{};
+    if (head.is_inline()) return true;
+    return head.part_bytes >= kPartLeast && head.part_bytes <= kPartMost &&
            head.nbytes > kInlineMost && (head.nbytes - 1) / head.part_bytes < kPartsMost;
+}
+
+Checksum read_checksum(const std::byte* at) noexcept {
+    return {read_little<std::uint64_t>(at), read_little<std::uint64_t>(at + 8)};
 }
 
 }  // namespace
@@ -61,6 +69,46 @@ bool is_consistent(const ValueHead& head, std::uint64_t data_bytes) noexcept {
 Checksum checksum_of(std::span<const std::byte> data) noexcept {
     const XXH128_hash_t hash = XXH3_128bits(data.data(), data.size());
     return {hash.low64, hash.high64};
+}
+
+struct RunningChecksum::States {
+    XXH3_state_t now;
+    XXH3_state_t marked;
+};
+
+RunningChecksum::RunningChecksum() : states_(std::make_unique<States>()) {
+    XXH3_128bits_reset(&states_->now);
+    mark();
+}
+
+RunningChecksum::~RunningChecksum() = default;
+
+void RunningChecksum::add(std::span<const std::byte> piece) noexcept {
+    XXH3_128bits_update(&states_->now, piece.data(), piece.size());
+}
+
+Checksum RunningChecksum::value() const noexcept {
+    const XXH128_hash_t hash = XXH3_128bits_digest(&states_->now);
+    return {hash.low64, hash.high64};
+}
+
+void RunningChecksum::mark() noexcept {
+    XXH3_copyState(&states_->marked, &states_->now);
+}
+
+void RunningChecksum::rewind() noexcept {
+    XXH3_copyState(&states_->now, &states_->marked);
+}
+
+Seal seal_of(const Checksum& checksum) noexcept {
+    Seal seal;
+    write_little(seal.data(), checksum.low);
+    write_little(seal.data() + 8, checksum.high);
+    return seal;
+}
+
+Checksum read_seal(std::span<const std::byte, kSealBytes> seal) noexcept {
+    return read_checksum(seal.data());
 }
 
 std::string head_name(std::string_view prefix, std::string_view key) {
@@ -80,45 +128,60 @@ std::string encode_head(const ValueHead& head, std::span<const std::byte> meta,
                         std::string_view key) {
     std::array<std::byte, kValueHeader> header{};
     std::memcpy(header.data(), kMagic.data(), kMagic.size());
-    write_little(&header[kVersionAt], kValueVersion);
+    const Checksum checksum = head.is_sealed() ? Checksum{} : head.checksum;
+    write_little(&header[kVersionAt], head.is_sealed() ? kSealedVersion : kValueVersion);
     header[kFormatAt] = static_cast<std::byte>(head.format);
     write_little(&header[kSizeAt], head.nbytes);
     write_little(&header[kPartAt], head.part_bytes);
     write_little(&header[kMetaAt], static_cast<std::uint64_t>(meta.size()));
-    write_little(&header[kChecksumAt], head.checksum.low);
-    write_little(&header[kChecksumAt + 8], head.checksum.high);
+    write_little(&header[kChecksumAt], checksum.low);
+    write_little(&header[kChecksumAt + 8], checksum.high);
     write_little(&header[kCheckAt], check_of(header.data(), meta, key));
     std::string value(reinterpret_cast<const char*>(header.data()), header.size());
     value.append(reinterpret_cast<const char*>(meta.data()), meta.size());
     return value;
 }
 
-ReadHead decode_head(std::span<const std::byte> value, std::string_view key) noexcept {
+ReadHead decode_head(std::span<const std::byte> value, std::string_view key,
+                     std::optional<std::uint64_t> value_bytes) noexcept {
     ReadHead read;
     if (value.size() < kValueHeader) return read;
     const std::byte* const header = value.data();
     if (std::memcmp(header, kMagic.data(), kMagic.size()) != 0) return read;
-    if (read_little<std::uint32_t>(header + kVersionAt) != kValueVersion) {
+    const auto version = read_little<std::uint32_t>(header + kVersionAt);
+    if (version != kValueVersion && version != kSealedVersion) {
         read.kind = HeadKind::Foreign;
         return read;
     }
     const auto meta_bytes = read_little<std::uint64_t>(header + kMetaAt);
-    if (meta_bytes > kMetaMost || meta_bytes > value.size() - kValueHeader) return read;
+    if (meta_bytes > kMetaMost) return read;
+    if (meta_bytes > value.size() - kValueHeader) {
+        const bool is_all = value_bytes && meta_bytes > *value_bytes - kValueHeader;
+        if (!is_all) read.kind = HeadKind::Cut;
+        return read;
+    }
     read.meta = value.subspan(kValueHeader, meta_bytes);
-    read.data = value.subspan(kValueHeader + meta_bytes);
     if (read_little<std::uint64_t>(header + kCheckAt) != check_of(header, read.meta, key)) {
         return read;
     }
+    ValueHead& head = read.head;
     const auto format = static_cast<std::uint8_t>(header[kFormatAt]);
-    read.head.format = static_cast<Format>(format);
-    read.head.nbytes = read_little<std::uint64_t>(header + kSizeAt);
-    read.head.part_bytes = read_little<std::uint64_t>(header + kPartAt);
-    read.head.checksum = {read_little<std::uint64_t>(header + kChecksumAt),
-                          read_little<std::uint64_t>(header + kChecksumAt + 8)};
+    head.format = static_cast<Format>(format);
+    head.nbytes = read_little<std::uint64_t>(header + kSizeAt);
+    head.part_bytes = read_little<std::uint64_t>(header + kPartAt);
+    head.checksum = read_checksum(header + kChecksumAt);
     if (format > static_cast<std::uint8_t>(kLastFormat)) {
         read.kind = HeadKind::Foreign;  // sound, from a later version with more formats
-    } else if (is_consistent(read.head, read.data.size())) {
-        read.kind = HeadKind::Sound;
+        return read;
+    }
+    if (!is_consistent(head, version)) return read;
+    const std::span<const std::byte> rest = value.subspan(kValueHeader + meta_bytes);
+    const std::uint64_t behind = head.bytes_behind_meta();
+    if (value_bytes && *value_bytes - kValueHeader - meta_bytes != behind) return read;
+    read.kind = HeadKind::Sound;
+    read.data = rest.first(std::min<std::size_t>(rest.size(), head.is_inline() ? head.nbytes : 0));
+    if (head.is_sealed() && rest.size() == behind) {
+        head.checksum = read_seal(rest.subspan(head.nbytes).first<kSealBytes>());
     }
     return read;
 }

@@ -41,23 +41,28 @@ def head_of(
     meta: bytes = b"",
     layout: int = BYTES,
     *,
-    version: int = 1,
+    version: int | None = None,
     nbytes: int | None = None,
     part_bytes: int = 0,
     checksum: bytes | None = None,
 ) -> bytes:
-    """The value under ``o:<key>``, with the data behind it where it has no parts."""
+    """The value under ``o:<key>``, with the data behind it where it has no parts, and its seal
+    behind that where it is large."""
+    is_sealed = not part_bytes and len(data) > INLINE_MOST
+    if checksum is None:
+        checksum = checksum_of(data)
     header = HEADER.pack(
         MAGIC,
-        version,
+        1 + is_sealed if version is None else version,
         layout,
         len(data) if nbytes is None else nbytes,
         part_bytes,
         len(meta),
-        checksum_of(data) if checksum is None else checksum,
+        bytes(16) if is_sealed else checksum,
     )
     check = xxhash.xxh3_64_intdigest(header + meta + key)
-    return header + struct.pack("<Q", check) + meta + (b"" if part_bytes else data)
+    head = header + struct.pack("<Q", check) + meta
+    return head + (b"" if part_bytes else data) + (checksum if is_sealed else b"")
 
 
 def parts_of(key: bytes, data: bytes, part_bytes: int) -> dict[bytes, bytes]:
@@ -141,6 +146,9 @@ class Shelf:
         if command == b"GET":
             found = self.values.get(names[0])
             return [NIL if found is None else bulk(found)]
+        if command == b"GETRANGE":
+            first, last = int(words[2]), int(words[3])
+            return [bulk(self.values.get(names[0], b"")[first : last + 1])]
         if command == b"SET":
             self.values[names[0]] = words[2]
             return [OK]

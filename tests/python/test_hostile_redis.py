@@ -188,7 +188,7 @@ def test_an_invalid_value_is_a_miss(
     [
         (b"data", b"", 4, 1, "another version"),
         (b"data", b"", 255, 1, "another version"),
-        (b"data", b"", redis.BYTES, 2, "another version"),
+        (b"data", b"", redis.BYTES, 3, "another version"),
         (_core.codec_encode({1, 2}, "pickle"), b"", redis.PICKLE, 1, "codec='pickle'"),
         (TYPED, b"", redis.PICKLE, 1, "codec='pickle'"),
         (_core.codec_encode({1, 2}, "pickle"), b"", redis.TYPED, 1, 'codec="pickle"'),
@@ -293,6 +293,27 @@ def test_a_value_that_changes_between_two_reads_is_a_miss(
     assert_miss(store, "x", "corrupt")
     server.answer = shelf.answer
     assert store.get_copy("x") == data
+
+
+def test_a_large_value_lies_in_its_head_and_is_guarded(make: Make, shelf: redis.Shelf) -> None:
+    data = bytes(range(250)) * 1200
+    sound = redis.head_of(b"x", data, _core.codec_encode({"m": 1}))
+    shelf.values[b"o:x"] = sound
+    view = make().get("x")
+    with view as found:
+        assert bytes(found) == data
+        assert view.meta == {"m": 1}
+    store = make()
+    before = store.stats()
+    for at in (70, 1000, len(sound) // 2, len(sound) - 1):  # metadata, data, seal
+        damaged = bytearray(sound)
+        damaged[at] ^= 1
+        shelf.values[b"o:x"] = bytes(damaged)
+        assert_miss(store, "x", "corrupt")
+    for value in (sound[:-1], sound + b"x"):
+        shelf.values[b"o:x"] = value
+        assert_miss(store, "x", "corrupt")
+    assert store.stats().free_bytes == before.free_bytes
 
 
 # ---- a server's errors
@@ -421,7 +442,7 @@ def test_a_deletion_that_never_reached_the_server_is_a_timeout(
     def answer(words: redis.Words) -> redis.Answer:
         if words[0] == b"AUTH":
             return [] if greeted.is_set() else [redis.OK]
-        return [redis.HANG_UP] if words[0] == b"GET" else shelf.answer(words)
+        return [redis.HANG_UP] if words[0] == b"GETRANGE" else shelf.answer(words)
 
     server.answer = answer
     server.url = server.url.replace("unix:", "unix://:secret@")

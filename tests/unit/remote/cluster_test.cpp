@@ -68,6 +68,7 @@ protected:
         SecondTierOptions options;
         options.urls = {"redis+cluster://127.0.0.1:" + port(start)};
         options.policy = TierPolicy::WriteThrough;
+        options.part_bytes = 200'000;
         options.connect_timeout = kLong;
         options.request_timeout = kLong;
         options.retry_first = std::chrono::milliseconds(1);

@@ -1,106 +1,20 @@
 // Hostile servers: every invalid answer is a miss, and has no other effect.
 #include <gtest/gtest.h>
-#include <poll.h>
-#include <sys/socket.h>
-#include <sys/un.h>
-#include <unistd.h>
 
 #include <atomic>
 #include <chrono>
-#include <cstring>
-#include <functional>
 #include <string>
 #include <thread>
 #include <vector>
 
 #include "remote/value_format.hpp"
+#include "tests/unit/remote/impostor.hpp"
 #include "tests/unit/remote/tier_fixture.hpp"
 
 namespace penstock {
 namespace {
 
 using namespace test;
-
-// A server on a Unix socket: answers PING properly and everything else with `answer`, then hangs
-// up.
-class Impostor {
-public:
-    using Answer = std::function<std::string(const std::string& request)>;
-
-    explicit Impostor(Answer answer) : answer_(std::move(answer)) {
-        listener_ = ::socket(AF_UNIX, SOCK_STREAM | SOCK_CLOEXEC, 0);
-        sockaddr_un place{};
-        place.sun_family = AF_UNIX;
-        std::strncpy(place.sun_path, path().c_str(), sizeof(place.sun_path) - 1);
-        require(::bind(listener_, reinterpret_cast<sockaddr*>(&place), sizeof(place)) == 0);
-        require(::listen(listener_, 16) == 0);
-        thread_ = std::thread([this] { serve(); });
-    }
-    Impostor(const Impostor&) = delete;
-    Impostor& operator=(const Impostor&) = delete;
-    ~Impostor() {
-        end_.open();
-        thread_.join();
-        ::close(listener_);
-    }
-
-    [[nodiscard]] std::string path() const { return folder_ / "socket"; }
-
-private:
-    void serve() {
-        std::vector<pollfd> sockets{{end_.reading(), POLLIN, 0}, {listener_, POLLIN, 0}};
-        while (sockets[0].revents == 0) {
-            ::poll(sockets.data(), sockets.size(), -1);
-            for (std::size_t i = 2; i < sockets.size(); ++i) {
-                if (sockets[i].revents != 0 && !talk(sockets[i].fd)) {
-                    ::close(sockets[i].fd);
-                    sockets[i].fd = -1;  // poll() skips it
-                    sockets[i].revents = 0;
-                }
-            }
-            if (sockets[1].revents != 0) {
-                sockets.push_back(
-                    {::accept4(listener_, nullptr, nullptr, SOCK_CLOEXEC), POLLIN, 0});
-            }
-        }
-        for (std::size_t i = 2; i < sockets.size(); ++i) ::close(sockets[i].fd);
-    }
-
-    // Returns false to hang up.
-    bool talk(int socket) {
-        char request[4096];
-        const ssize_t got = ::recv(socket, request, sizeof(request), 0);
-        if (got <= 0) return false;
-        const std::string text(request, static_cast<std::size_t>(got));
-        const bool is_greeting = text.find("PING") != std::string::npos;
-        const std::string answer = is_greeting ? "+PONG\r\n" : answer_(text);
-        ::send(socket, answer.data(), answer.size(), MSG_NOSIGNAL);
-        return is_greeting;
-    }
-
-    // A pipe whose reading end can be polled.
-    class End {
-    public:
-        End() { require(::pipe(ends_) == 0); }
-        End(const End&) = delete;
-        End& operator=(const End&) = delete;
-        ~End() {
-            ::close(ends_[0]);
-            ::close(ends_[1]);
-        }
-        void open() const { require(::write(ends_[1], "", 1) == 1); }
-        [[nodiscard]] int reading() const { return ends_[0]; }
-
-    private:
-        int ends_[2] = {-1, -1};
-    };
-
-    TemporaryFolder folder_;
-    const Answer answer_;
-    End end_;
-    int listener_ = -1;
-    std::thread thread_;
-};
 
 class HostileServerTest : public CleanTest {
 protected:
@@ -140,6 +54,7 @@ TEST_F(HostileServerTest, AnAnswerOutsideTheProtocolIsAnError) {
         "$-1\r\n$-1\r\n",
         "$99999999999999999999\r\n",
         "$" + std::string(100, '9'),
+        "$" + std::string(40, '0') + "3\r\nabc\r\n",
         ":5\r\n",
         ":x\r\n",
         "+OK\r\n",
@@ -209,10 +124,6 @@ TEST_F(HostileServerTest, RandomBytesAreAMiss) {
 }
 
 // A well-formed head whose sizes are false.
-std::string bulk(const std::string& value) {
-    return "$" + std::to_string(value.size()) + "\r\n" + value + "\r\n";
-}
-
 TEST_F(HostileServerTest, AHeadWithImpossibleSizesIsDamage) {
     const auto with = [](std::uint64_t nbytes, std::uint64_t part_bytes) {
         detail::ValueHead head;

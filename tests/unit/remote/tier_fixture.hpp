@@ -38,6 +38,7 @@ protected:
         SecondTierOptions options;
         options.urls = {server_->url()};
         options.policy = policy;
+        options.part_bytes = 100'000;  // an object of that size has a part, and needs no more
         options.connect_timeout = kLong;
         options.request_timeout = kLong;
         options.retry_first = std::chrono::milliseconds(1);

@@ -3,6 +3,8 @@
 
 #include <gtest/gtest.h>
 
+#include <algorithm>
+#include <optional>
 #include <vector>
 
 #include "tests/support/numbered.hpp"
@@ -68,6 +70,94 @@ TEST(ValueFormatTest, TheStoredBytesAreStable) {
     EXPECT_EQ(read.data.size(), 3U);
     const Checksum known = checksum_of(bytes_of("abc"));
     EXPECT_EQ(known.low, 0x78AF5F94892F3950U) << "XXH3 of the same bytes, by its own tool";
+}
+
+std::string sealed_value(const std::string& data, std::span<const std::byte> meta) {
+    ValueHead head;
+    head.nbytes = data.size();
+    const Seal seal = seal_of(checksum_of(bytes_of(data)));
+    return encode_head(head, meta, "k") + data +
+           std::string(reinterpret_cast<const char*>(seal.data()), seal.size());
+}
+
+TEST(ValueFormatTest, TheStoredBytesOfASealedHeadAreStable) {
+    const std::string data(kInlineMost + 1, 'a');
+    const std::string value = sealed_value(data, bytes_of("mm"));
+    const std::string expected(
+        "PSTKOBJ\n"
+        "\x02\0\0\0\0\0\0\0"
+        "\x01\0\x01\0\0\0\0\0"
+        "\0\0\0\0\0\0\0\0"
+        "\x02\0\0\0\0\0\0\0"
+        "\0\0\0\0\0\0\0\0"
+        "\0\0\0\0\0\0\0\0",
+        56);
+    EXPECT_EQ(value.substr(0, 56), expected);
+    EXPECT_EQ(value.substr(64, data.size() + 2), "mm" + data);
+    EXPECT_EQ(value.size(), 64 + 2 + data.size() + 16);
+    const ReadHead read = decode_head(bytes_of(value), "k");
+    ASSERT_EQ(read.kind, HeadKind::Sound);
+    EXPECT_TRUE(read.head.is_sealed());
+    EXPECT_EQ(read.data.size(), data.size());
+    EXPECT_EQ(read.head.checksum, checksum_of(read.data));
+    EXPECT_EQ(seal_of({0x0807060504030201, 0x100F0E0D0C0B0A09})[8], std::byte{9});
+}
+
+TEST(ValueFormatTest, TheFirstBytesOfAHeadTellWhatFollows) {
+    const std::string value = sealed_value(std::string(100'000, 'a'), bytes_of("mm"));
+    const auto read_first = [&](std::size_t bytes, std::optional<std::uint64_t> all) {
+        return decode_head(bytes_of(value).first(bytes), "k", all);
+    };
+    for (const std::size_t bytes : {std::size_t{66}, std::size_t{5000}, value.size() - 1}) {
+        const ReadHead read = read_first(bytes, value.size());
+        ASSERT_EQ(read.kind, HeadKind::Sound) << bytes;
+        EXPECT_EQ(read.head.nbytes, 100'000U);
+        EXPECT_EQ(read.head.checksum, Checksum{}) << "its seal is not there";
+        EXPECT_EQ(read_first(bytes, std::nullopt).kind, HeadKind::Sound);
+        EXPECT_EQ(read_first(bytes, value.size() + 1).kind, HeadKind::Damaged);
+        EXPECT_EQ(read_first(bytes, value.size() - 1).kind, HeadKind::Damaged);
+    }
+    EXPECT_EQ(read_first(65, value.size()).kind, HeadKind::Cut);
+    EXPECT_EQ(read_first(65, std::nullopt).kind, HeadKind::Cut);
+    EXPECT_EQ(read_first(65, 65).kind, HeadKind::Damaged);
+    EXPECT_EQ(read_first(63, value.size()).kind, HeadKind::Damaged);
+}
+
+// What has a checksum under one version is no value under the other.
+TEST(ValueFormatTest, AVersionHasItsSizes) {
+    ValueHead head;
+    for (const std::uint64_t nbytes :
+         {kSealedMost + 1, std::uint64_t{1} << 40U, ~std::uint64_t{0}}) {
+        head.nbytes = nbytes;
+        EXPECT_EQ(decode_head(bytes_of(encode_head(head, {}, "k")), "k", std::nullopt).kind,
+                  HeadKind::Damaged);
+    }
+    head.nbytes = kSealedMost;
+    EXPECT_EQ(decode_head(bytes_of(encode_head(head, {}, "k")), "k", std::nullopt).kind,
+              HeadKind::Sound);
+}
+
+TEST(ValueFormatTest, AChecksumOfPiecesIsThatOfTheWhole) {
+    std::vector<std::byte> data(300'001);
+    trust::fill_numbered(data, 3);
+    const std::span<const std::byte> whole(data);
+    for (const std::size_t size : {std::size_t{0}, std::size_t{1}, std::size_t{240},
+                                   std::size_t{241}, std::size_t{70'000}, data.size()}) {
+        for (const std::size_t piece : {std::size_t{1000}, std::size_t{131'072}}) {
+            RunningChecksum sum;
+            for (std::size_t at = 0; at < size; at += piece) {
+                sum.add(whole.subspan(at, std::min(piece, size - at)));
+            }
+            EXPECT_EQ(sum.value(), checksum_of(whole.first(size))) << size;
+        }
+    }
+    RunningChecksum sum;
+    sum.add(whole.first(100'000));
+    sum.mark();
+    sum.add(whole.first(5));
+    sum.rewind();
+    sum.add(whole.subspan(100'000));
+    EXPECT_EQ(sum.value(), checksum_of(whole)) << "a piece that came twice counts once";
 }
 
 TEST(ValueFormatTest, PartsCoverTheDataAndNothingElse) {
