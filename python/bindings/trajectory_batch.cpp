@@ -5,8 +5,10 @@
 #include <nanobind/stl/string.h>
 #include <nanobind/stl/vector.h>
 
+#include <algorithm>
 #include <optional>
 #include <utility>
+#include <vector>
 
 #include "arguments.hpp"
 #include "codec.hpp"
@@ -141,7 +143,8 @@ void bind_trajectory_batch(nb::module_& module) {
     nb::class_<TrajectoryBatch>(module, "TrajectoryBatch", nb::is_weak_referenceable())
         .def_prop_ro("is_open", &TrajectoryBatch::is_open)
         .def("__len__", &TrajectoryBatch::groups)
-        .def_prop_ro("lengths", &TrajectoryBatch::lengths)
+        .def_prop_ro("sequences",
+                     [](const TrajectoryBatch& batch) { return batch.lengths().size(); })
         .def_prop_ro("longest", &TrajectoryBatch::longest)
         .def_prop_ro("total", &TrajectoryBatch::total)
         .def("group", &group_of, nb::arg("index"))
@@ -249,9 +252,20 @@ void bind_trajectory_batch(nb::module_& module) {
             },
             nb::arg("array").noconvert())
         .def(
-            "fill_versions",
+            "fill_lengths",
             [](const TrajectoryBatch& batch, const Ints& array) {
-                batch.fill_versions(span_of(array, batch.lengths().size()));
+                const std::vector<std::uint64_t>& lengths = batch.lengths();
+                std::ranges::transform(
+                    lengths, span_of(array, lengths.size()).begin(),
+                    [](std::uint64_t length) { return static_cast<std::int64_t>(length); });
+            },
+            nb::arg("array").noconvert())
+        .def(
+            "fill_versions",  // returns the oldest
+            [](const TrajectoryBatch& batch, const Ints& array) {
+                const auto out = span_of(array, batch.lengths().size());
+                batch.fill_versions(out);
+                return out.empty() ? 0 : *std::ranges::min_element(out);
             },
             nb::arg("array").noconvert())
         .def(
