@@ -3,10 +3,12 @@
 #include <nanobind/ndarray.h>
 #include <nanobind/stl/optional.h>
 #include <nanobind/stl/string.h>
+#include <nanobind/stl/tuple.h>
 #include <nanobind/stl/vector.h>
 
 #include <algorithm>
 #include <optional>
+#include <tuple>
 #include <utility>
 #include <vector>
 
@@ -114,6 +116,9 @@ void fill_without_gil(const Fill& fill) {
     check(status);
 }
 
+// Name, array and the value behind the end of a sequence.
+using PaddedColumn = std::tuple<std::string, AnyArray, double>;
+
 using Bytes = nb::ndarray<std::uint8_t, nb::c_contig, nb::device::cpu>;
 using Ints32 = nb::ndarray<std::int32_t, nb::c_contig, nb::device::cpu>;
 using Ints = nb::ndarray<std::int64_t, nb::c_contig, nb::device::cpu>;
@@ -208,13 +213,23 @@ void bind_trajectory_batch(nb::module_& module) {
              })
         .def(
             "fill_padded",
-            [](const TrajectoryBatch& batch, const std::string& column, const AnyArray& array,
-               double pad) {
-                const OutputArray out = output_of(column, array, true);
-                const Column which = parse_column(column);
-                fill_without_gil([&] { return batch.fill_padded(which, out, pad); });
+            [](const TrajectoryBatch& batch, const std::vector<PaddedColumn>& columns) {
+                std::vector<std::pair<Column, OutputArray>> outputs;
+                for (const auto& [column, array, pad] : columns) {
+                    outputs.emplace_back(parse_column(column), output_of(column, array, true));
+                }
+                fill_without_gil([&] {
+                    for (std::size_t at = 0; at < outputs.size(); ++at) {
+                        const auto& [column, out] = outputs[at];
+                        const double pad = std::get<double>(columns[at]);
+                        if (Status filled = batch.fill_padded(column, out, pad); !filled) {
+                            return filled;
+                        }
+                    }
+                    return Status::ok();
+                });
             },
-            nb::arg("column"), nb::arg("array").noconvert(), nb::arg("pad"))
+            nb::arg("columns").noconvert())
         .def(
             "fill_packed",
             [](const TrajectoryBatch& batch, const std::string& column, const AnyArray& array) {

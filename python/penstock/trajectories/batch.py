@@ -384,8 +384,12 @@ def _pad(
         arrays[name] = _place_for(core, name, shape, dtypes, out)
     mask = np.empty((rows, longest), np.bool_)
     core.fill_padding_mask(mask.view(np.uint8), longest)
-    for name, array in arrays.items():
-        core.fill_padded(name, array, pad_values.get(name, PAD_VALUES[name]))
+    core.fill_padded(
+        [
+            (name, array, float(pad_values.get(name, PAD_VALUES[name])))
+            for name, array in arrays.items()
+        ]
+    )
     batch._arrays, batch.padding_mask = arrays, mask
 
 
