@@ -3,10 +3,14 @@
 #include <nanobind/ndarray.h>
 #include <nanobind/stl/optional.h>
 #include <nanobind/stl/string.h>
+#include <nanobind/stl/tuple.h>
 #include <nanobind/stl/vector.h>
 
+#include <algorithm>
 #include <optional>
+#include <tuple>
 #include <utility>
+#include <vector>
 
 #include "arguments.hpp"
 #include "codec.hpp"
@@ -112,6 +116,9 @@ void fill_without_gil(const Fill& fill) {
     check(status);
 }
 
+// Name, array and the value behind the end of a sequence.
+using PaddedColumn = std::tuple<std::string, AnyArray, double>;
+
 using Bytes = nb::ndarray<std::uint8_t, nb::c_contig, nb::device::cpu>;
 using Ints32 = nb::ndarray<std::int32_t, nb::c_contig, nb::device::cpu>;
 using Ints = nb::ndarray<std::int64_t, nb::c_contig, nb::device::cpu>;
@@ -141,7 +148,8 @@ void bind_trajectory_batch(nb::module_& module) {
     nb::class_<TrajectoryBatch>(module, "TrajectoryBatch", nb::is_weak_referenceable())
         .def_prop_ro("is_open", &TrajectoryBatch::is_open)
         .def("__len__", &TrajectoryBatch::groups)
-        .def_prop_ro("lengths", &TrajectoryBatch::lengths)
+        .def_prop_ro("sequences",
+                     [](const TrajectoryBatch& batch) { return batch.lengths().size(); })
         .def_prop_ro("longest", &TrajectoryBatch::longest)
         .def_prop_ro("total", &TrajectoryBatch::total)
         .def("group", &group_of, nb::arg("index"))
@@ -205,13 +213,23 @@ void bind_trajectory_batch(nb::module_& module) {
              })
         .def(
             "fill_padded",
-            [](const TrajectoryBatch& batch, const std::string& column, const AnyArray& array,
-               double pad) {
-                const OutputArray out = output_of(column, array, true);
-                const Column which = parse_column(column);
-                fill_without_gil([&] { return batch.fill_padded(which, out, pad); });
+            [](const TrajectoryBatch& batch, const std::vector<PaddedColumn>& columns) {
+                std::vector<std::pair<Column, OutputArray>> outputs;
+                for (const auto& [column, array, pad] : columns) {
+                    outputs.emplace_back(parse_column(column), output_of(column, array, true));
+                }
+                fill_without_gil([&] {
+                    for (std::size_t at = 0; at < outputs.size(); ++at) {
+                        const auto& [column, out] = outputs[at];
+                        const double pad = std::get<double>(columns[at]);
+                        if (Status filled = batch.fill_padded(column, out, pad); !filled) {
+                            return filled;
+                        }
+                    }
+                    return Status::ok();
+                });
             },
-            nb::arg("column"), nb::arg("array").noconvert(), nb::arg("pad"))
+            nb::arg("columns").noconvert())
         .def(
             "fill_packed",
             [](const TrajectoryBatch& batch, const std::string& column, const AnyArray& array) {
@@ -249,9 +267,20 @@ void bind_trajectory_batch(nb::module_& module) {
             },
             nb::arg("array").noconvert())
         .def(
-            "fill_versions",
+            "fill_lengths",
             [](const TrajectoryBatch& batch, const Ints& array) {
-                batch.fill_versions(span_of(array, batch.lengths().size()));
+                const std::vector<std::uint64_t>& lengths = batch.lengths();
+                std::ranges::transform(
+                    lengths, span_of(array, lengths.size()).begin(),
+                    [](std::uint64_t length) { return static_cast<std::int64_t>(length); });
+            },
+            nb::arg("array").noconvert())
+        .def(
+            "fill_versions",  // returns the oldest
+            [](const TrajectoryBatch& batch, const Ints& array) {
+                const auto out = span_of(array, batch.lengths().size());
+                batch.fill_versions(out);
+                return out.empty() ? 0 : *std::ranges::min_element(out);
             },
             nb::arg("array").noconvert())
         .def(

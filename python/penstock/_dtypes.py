@@ -5,6 +5,7 @@ from __future__ import annotations
 
 import operator
 from collections.abc import Iterable
+from functools import lru_cache
 from typing import Any
 
 from . import _core
@@ -57,6 +58,20 @@ def native_name(dtype: Any) -> str:
 
     Raises InvalidArgument for anything else, and for another byte order than this machine's.
     """
+    try:
+        hash(dtype)
+    except TypeError:
+        return _name_of(dtype)
+    return _known_name_of(dtype)
+
+
+@lru_cache(maxsize=256)
+def _known_name_of(dtype: Any) -> str:
+    """Asked for every array of every batch, and NumPy takes 5 us to make a name."""
+    return _name_of(dtype)
+
+
+def _name_of(dtype: Any) -> str:
     if is_torch_dtype(dtype):
         return str(dtype).removeprefix("torch.")
     parsed, item = parse_dtype(dtype)

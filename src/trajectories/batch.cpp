@@ -34,13 +34,43 @@ std::uint64_t shift_of(const std::vector<std::uint64_t>& offsets, std::size_t se
     return is_shifted && offsets[sequence + 1] > offsets[sequence] ? 1 : 0;
 }
 
+// Copies values, the rows that continue each other on both sides at once: a group whose sequences
+// have the length of a row is one copy.
+class JoinedCopy {
+public:
+    JoinedCopy(detail::CopyValues copy, std::size_t from_item, std::size_t to_item) noexcept
+        : copy_(copy), from_item_(from_item), to_item_(to_item) {}
+
+    // Returns whether all values of the copies that have ended fit; finish() ends the last one.
+    bool add(std::byte* to, const std::byte* from, std::uint64_t count) noexcept {
+        if (count_ > 0 && to == to_ + count_ * to_item_ && from == from_ + count_ * from_item_) {
+            count_ += count;
+            return true;
+        }
+        const bool fits = finish();
+        to_ = to;
+        from_ = from;
+        count_ = count;
+        return fits;
+    }
+    bool finish() noexcept { return copy_(to_, from_, std::exchange(count_, 0)); }
+
+private:
+    detail::CopyValues copy_;
+    std::size_t from_item_;
+    std::size_t to_item_;
+    std::byte* to_ = nullptr;
+    const std::byte* from_ = nullptr;
+    std::uint64_t count_ = 0;
+};
+
 // Writes one column of a batch: calls back for every sequence in order.
 class ColumnCopy {
 public:
     ColumnCopy(const std::vector<HeldGroup>& groups, Column column, bool is_shifted) noexcept
         : groups_(groups), column_(column), is_shifted_(is_shifted) {}
 
-    // row(source of the values, values, copy) -> whether all fit
+    // row(values) -> the place for that many values of the next sequence
     template <typename Row>
     Status run(DType to, Row&& row) const {
         for (const HeldGroup& group : groups_) {
@@ -50,7 +80,8 @@ public:
             if (copy == nullptr)
                 return refuse(title(group) + " is " + text(view->dtype) + " and can't become " +
                               text(to));
-            if (!copy_group(group.group().offsets, *view, copy, row)) {
+            JoinedCopy rows(copy, codec::item_size(view->dtype), codec::item_size(to));
+            if (!copy_group(group.group().offsets, *view, rows, row)) {
                 return refuse(title(group) + " has a number that does not fit into " + text(to) +
                               "; ask for int64");
             }
@@ -66,7 +97,7 @@ private:
 
     template <typename Row>
     bool copy_group(const std::vector<std::uint64_t>& offsets, const ColumnView& view,
-                    detail::CopyValues copy, Row& row) const {
+                    JoinedCopy& rows, Row& row) const {
         const std::size_t item = codec::item_size(view.dtype);
         // A causal model reads a token and predicts the next one: the first token is never
         // predicted, and the last one is never read.
@@ -76,9 +107,10 @@ private:
             const std::uint64_t tokens = offsets[at + 1] - offsets[at] - shift;
             const std::byte* const from =
                 view.data.data() + (offsets[at] + skip) * view.width * item;
-            if (!row(from, tokens * view.width, copy)) return false;
+            const std::uint64_t count = tokens * view.width;
+            if (!rows.add(row(count), from, count)) return false;
         }
-        return true;
+        return rows.finish();
     }
 
     const std::vector<HeldGroup>& groups_;
@@ -252,15 +284,13 @@ Status TrajectoryBatch::fill_padded(Column column, const OutputArray& out, doubl
                       std::string(codec::name(out.dtype)) + "; ask for float32");
     }
     std::byte* row = out.data;
-    Status copied = ColumnCopy(groups_, column, is_shifted_)
-                        .run(out.dtype, [&](const std::byte* from, std::uint64_t count,
-                                            detail::CopyValues copy) {
-                            const bool fits = copy(row, from, count);
-                            if (count < out.row_items)
-                                fill(row + count * item, out.row_items - count, pad);
-                            row += out.row_bytes;
-                            return fits;
-                        });
+    Status copied =
+        ColumnCopy(groups_, column, is_shifted_).run(out.dtype, [&](std::uint64_t count) {
+            std::byte* const place = row;
+            if (count < out.row_items) fill(place + count * item, out.row_items - count, pad);
+            row += out.row_bytes;
+            return place;
+        });
     return copied ? check_held() : std::move(copied);
 }
 
@@ -274,13 +304,10 @@ Status TrajectoryBatch::fill_packed(Column column, const OutputArray& out) const
     }
     const std::size_t item = codec::item_size(out.dtype);
     std::byte* to = out.data;
-    Status copied = ColumnCopy(groups_, column, is_shifted_)
-                        .run(out.dtype, [&](const std::byte* from, std::uint64_t count,
-                                            detail::CopyValues copy) {
-                            const bool fits = copy(to, from, count);
-                            to += count * item;
-                            return fits;
-                        });
+    Status copied =
+        ColumnCopy(groups_, column, is_shifted_).run(out.dtype, [&](std::uint64_t count) {
+            return std::exchange(to, to + count * item);
+        });
     return copied ? check_held() : std::move(copied);
 }
 

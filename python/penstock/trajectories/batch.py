@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import operator
 import os
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from typing import Any, Final, Literal
@@ -25,6 +26,7 @@ _DTYPES: Final = frozenset(
 )
 _MOST_PACKED: Final = 2**31 - 1  # tokens: kernels expect int32 cu_seqlens
 _LEAST_ITEM: Final = 4  # bytes of a value in most columns
+_MACHINE_BYTES: Final = os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE")
 Layout = Literal["padded", "packed", "groups"]
 
 #: Values behind the end of a sequence: no token, no loss, no advantage; and a number that is no
@@ -79,19 +81,20 @@ class TrajectoryBatch:
         self._groups: tuple[TrajectoryGroup, ...] | None = None
         self._scores: npt.NDArray[np.float64] | None = None
         self.layout: Layout = layout
-        sequences = len(core.lengths)
+        sequences = core.sequences
         #: Tokens of each sequence, after the causal shift.
-        self.lengths: npt.NDArray[np.int64] = np.array(core.lengths, dtype=np.int64)
+        self.lengths: npt.NDArray[np.int64] = np.empty(sequences, np.int64)
+        core.fill_lengths(self.lengths)
         #: Version of the policy that each sequence was made with.
         self.versions: npt.NDArray[np.int64] = np.empty(sequences, np.int64)
-        core.fill_versions(self.versions)
+        oldest = core.fill_versions(self.versions)
         #: Index in ``groups`` of each sequence's group.
         self.group_index: npt.NDArray[np.int64] = np.empty(sequences, np.int64)
         core.fill_group_index(self.group_index)
         #: Number of deliveries of each group, this one included.
         self.deliveries: list[int] = core.deliveries()
         #: Versions between the oldest sequence and the policy now.
-        self.staleness: int = max(0, version - int(self.versions.min()))
+        self.staleness: int = max(0, version - oldest)
         #: Columns of some groups that no array holds, with the reason, if no columns were asked
         #: for.
         self.left_out: dict[str, str] = {}
@@ -371,25 +374,32 @@ def _pad(
     pad_values: Mapping[str, float],
     out: Mapping[str, Any],
 ) -> None:
-    rows = len(core.lengths)
+    rows = core.sequences
     longest = -(-core.longest // pad_to) * pad_to
     _check_memory(rows * longest * sum(core.width(name) for name in wanted if name not in out))
+    arrays: dict[str, Any] = {}
     for name in wanted:
         width = core.width(name)
         shape = (rows, longest) if width == 1 else (rows, longest, width)
-        array = _place_for(name, shape, out, _dtype(core, name, dtypes))
-        core.fill_padded(name, array, pad_values.get(name, PAD_VALUES[name]))
-        batch._arrays[name] = array
-    batch.padding_mask = np.empty((rows, longest), np.bool_)
-    core.fill_padding_mask(batch.padding_mask.view(np.uint8), longest)
+        arrays[name] = _place_for(core, name, shape, dtypes, out)
+    mask = np.empty((rows, longest), np.bool_)
+    core.fill_padding_mask(mask.view(np.uint8), longest)
+    core.fill_padded(
+        [
+            (name, array, float(pad_values.get(name, PAD_VALUES[name])))
+            for name, array in arrays.items()
+        ]
+    )
+    batch._arrays, batch.padding_mask = arrays, mask
 
 
 def _check_memory(values: int) -> None:
     """Checked in advance: the system grants more memory than it has, and kills the process that
     uses it."""
-    has = os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE")
-    if values * _LEAST_ITEM > has:
-        raise MemoryError(f"a padded batch of {values} values, and the machine has {has} bytes")
+    if values * _LEAST_ITEM > _MACHINE_BYTES:
+        raise MemoryError(
+            f"a padded batch of {values} values, and the machine has {_MACHINE_BYTES} bytes"
+        )
 
 
 def _pack(
@@ -405,25 +415,29 @@ def _pack(
     for name in wanted:
         width = core.width(name)
         shape: tuple[int, ...] = (total,) if width == 1 else (total, width)
-        array = _place_for(name, shape, out, _dtype(core, name, dtypes))
+        array = _place_for(core, name, shape, dtypes, out)
         core.fill_packed(name, array)
         batch._arrays[name] = array
     batch.position_ids = np.empty(total, np.int64)
     core.fill_positions(batch.position_ids)
-    batch.cu_seqlens = np.empty(len(core.lengths) + 1, np.int32)
+    batch.cu_seqlens = np.empty(core.sequences + 1, np.int32)
     core.fill_cu_seqlens(batch.cu_seqlens)
 
 
 def _place_for(
+    core: _core.TrajectoryBatch,
     name: str,
     shape: tuple[int, ...],
+    dtypes: Mapping[str, Any],
     out: Mapping[str, Any],
-    dtype: np.dtype[Any],
 ) -> Any:
     """The caller's array for a column, or one with memory of an earlier batch, whose pages are
     warm."""
     if name in out:
+        if name in dtypes:
+            _dtype_name(name, dtypes[name])  # without effect, but refused if it is none
         return _part_of(name, out[name], shape)
+    dtype = _dtype(core, name, dtypes)
     return np.ndarray(shape, dtype, buffer=_core.new_memory(math.prod(shape) * dtype.itemsize))
 
 
@@ -432,9 +446,9 @@ def _part_of(name: str, array: Any, shape: tuple[int, ...]) -> Any:
     if isinstance(array, np.ndarray):  # tensors have this machine's byte order
         _dtype_name(name, array.dtype)
     has = tuple(array.shape)
-    if len(has) != len(shape) or any(size < need for size, need in zip(has, shape, strict=True)):
+    if len(has) != len(shape) or any(map(operator.lt, has, shape)):
         raise TooLarge(
             f"the array for column '{name}' has the shape {has} and {shape} is needed; the batch "
             f"waits for a larger one"
         )
-    return array[tuple(slice(need) for need in shape)]
+    return array[tuple(map(slice, shape))]

@@ -387,9 +387,13 @@ def _request_key(
     out: Mapping[str, Any] | None,
 ) -> Any:
     """What a failure to make arrays may depend on, besides the groups."""
-    asked = [(name, str(dtype)) for name, dtype in (dtypes or {}).items()]
-    given = [(name, str(getattr(array, "dtype", None))) for name, array in (out or {}).items()]
-    return layout, columns, tuple(sorted(asked)), tuple(sorted(given))
+    given = tuple((name, getattr(array, "dtype", None)) for name, array in (out or {}).items())
+    key = (layout, columns, tuple((dtypes or {}).items()), given)
+    try:  # not the text: that of NumPy's dtypes takes 5 us each
+        hash(key)
+    except TypeError:
+        return str(key)
+    return key
 
 
 def _group_of(letter: DeadLetter, raw: bytes) -> TrajectoryGroup:

@@ -116,6 +116,48 @@ TEST_F(TrajectoryTest, ASequenceWithoutTokensIsAnEmptyRow) {
     shifted->ack(1);
 }
 
+// Rows that continue each other are one copy: with and without gaps, conversion and shift.
+TEST_F(TrajectoryTest, RowsThatFillTheirPlacesAreCopiedWhole) {
+    auto reader = TrajectoryReader::create(name_, small_trajectories(), 6);
+    auto writer = TrajectoryWriter::attach(name_, environment("a"));
+    ASSERT_TRUE(succeeds(put(writer, MadeGroup("a", 1, {3, 3, 3}))));
+    ASSERT_TRUE(succeeds(put(writer, MadeGroup("a", 2, {3, 0, 3}))));
+    const std::vector<std::vector<std::int64_t>> rows = {{1'000'000, 1'000'001, 1'000'002},
+                                                         {1'001'000, 1'001'001, 1'001'002},
+                                                         {1'002'000, 1'002'001, 1'002'002},
+                                                         {2'000'000, 2'000'001, 2'000'002},
+                                                         {-1, -1, -1},
+                                                         {2'002'000, 2'002'001, 2'002'002}};
+    const auto expect_rows = [&](const TrajectoryBatch& batch, auto item, DType dtype,
+                                 std::size_t gap) {
+        using Item = decltype(item);
+        const std::size_t columns = batch.longest();
+        const std::size_t step = columns + gap;
+        std::vector<Item> padded(rows.size() * step, Item{77});
+        const OutputArray out = {dtype, reinterpret_cast<std::byte*>(padded.data()),
+                                 step * sizeof(Item), columns, rows.size() * columns};
+        ASSERT_TRUE(succeeds(batch.fill_padded(Column::Tokens, out, -1)));
+        std::vector<Item> due;
+        for (const std::vector<std::int64_t>& row : rows) {
+            for (std::size_t at = 0; at < columns; ++at) {
+                due.push_back(static_cast<Item>(row[at]));
+            }
+            due.insert(due.end(), gap, Item{77});
+        }
+        EXPECT_EQ(padded, due) << columns << " items, and a gap of " << gap;
+    };
+    for (const bool is_shifted : {false, true}) {
+        auto batch = reader.next_batch({.causal_shift = is_shifted}, kLong);
+        ASSERT_TRUE(succeeds(batch));
+        for (const std::size_t gap : {0U, 2U}) {
+            expect_rows(*batch, std::int32_t{}, DType::Int32, gap);
+            expect_rows(*batch, std::int64_t{}, DType::Int64, gap);
+        }
+        batch->untake();
+    }
+    EXPECT_EQ(reader.discard(), 2U);
+}
+
 TEST_F(TrajectoryTest, ABatchOfEmptySequencesHasNoTokens) {
     auto reader = TrajectoryReader::create(name_, small_trajectories(), 2);
     auto writer = TrajectoryWriter::attach(name_, environment("a"));
