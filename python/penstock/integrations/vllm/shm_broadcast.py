@@ -168,15 +168,13 @@ class ShmRingBuffer:
                 flags[1 + one.rank] = one.messages - self.signals > latest
         yield memoryview(flags)
 
-    @contextmanager
-    def get_data(self, current_idx: int) -> Iterator[memoryview]:
+    def get_data(self, current_idx: int) -> contextlib.AbstractContextManager[memoryview]:
         """Not possible: a message has no fixed place. Use a queue's ``acquire_write`` and
         ``acquire_read``."""
         raise NotImplementedError(
             f"chunk {current_idx} has no fixed place in a ring of Penstock's: use acquire_write() "
             "and acquire_read() of its MessageQueue"
         )
-        yield  # pragma: no cover
 
     def _of_writer(self, what: str) -> BroadcastWriter:
         if self.writer is None:
@@ -232,6 +230,13 @@ class MessageQueue:
     one thread. In a forked child it can't be used: attach there by the handle.
     """
 
+    buffer: Any  #: ShmRingBuffer; None without local readers
+    tensor_arena: TensorArena | None
+    handle: Handle
+    _writer: BroadcastWriter | None
+    _reader: BroadcastReader | None
+    _spin_condition: Any  # SpinCondition; None without local readers
+
     def __init__(
         self,
         n_reader: int,
@@ -277,14 +282,14 @@ class MessageQueue:
         self.local_reader_rank = -1
         self.local_socket = None  # there is no second channel
         self.remote_socket = None
-        self.tensor_arena: TensorArena | None = None
-        self.buffer: Any = None
+        self.tensor_arena = None
+        self.buffer = None
         self._is_writer = is_writer
         self._is_local_reader = False
         self._is_remote_reader = False
-        self._writer: BroadcastWriter | None = None
-        self._reader: BroadcastReader | None = None
-        self._spin_condition: Any = None
+        self._writer = None
+        self._reader = None
+        self._spin_condition = None
         self._is_ready = False
         self._early: deque[Any] = deque()  # received by wait_until_ready()
         self._lost: PeerDied | None = None
