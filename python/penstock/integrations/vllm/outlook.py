@@ -43,11 +43,11 @@ def _obstacles(vllm: versions.Installed) -> list[str]:
         )
     if not is_wanted():
         found.append("PENSTOCK_VLLM is not 1: set it for every process of the engine")
-    for group in _GROUPS:
-        if not entry_points(group=group, name="penstock"):
-            found.append(
-                f"Penstock's entry point in {group} is not installed: pip install penstock"
-            )
+    found += [
+        f"Penstock's entry point in {group} is not installed: pip install penstock"
+        for group in _GROUPS
+        if not entry_points(group=group, name="penstock")
+    ]
     plugins = os.environ.get("VLLM_PLUGINS")
     if plugins is not None and "penstock" not in plugins.split(","):
         found.append(f"VLLM_PLUGINS is {plugins!r}, without penstock: add it")

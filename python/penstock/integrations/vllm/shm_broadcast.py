@@ -235,6 +235,7 @@ class MessageQueue:
     handle: Handle
     _writer: BroadcastWriter | None
     _reader: BroadcastReader | None
+    _receive: Callable[[float | None], Any] | None  # of a reader: the next message
     _spin_condition: Any  # SpinCondition; None without local readers
 
     def __init__(
@@ -289,6 +290,7 @@ class MessageQueue:
         self._is_remote_reader = False
         self._writer = None
         self._reader = None
+        self._receive = None
         self._spin_condition = None
         self._is_ready = False
         self._early: deque[Any] = deque()  # received by wait_until_ready()
@@ -331,10 +333,12 @@ class MessageQueue:
         self.buffer = ShmRingBuffer(*items_of(handle.buffer_handle, "MessageQueue"))
         self.local_reader_rank = handle.local_reader_ranks.index(rank)
         self._reader = rings.attach(self.buffer.shared_memory.name, self.local_reader_rank)
+        self._receive = self._reader.recv
         self._is_local_reader = True
         self._spin_condition = SpinCondition(True, self._reader)
         if handle.tensor_arena_handle is not None:
             self.tensor_arena = TensorArena(*items_of(handle.tensor_arena_handle, "tensor arena"))
+            self._receive = functools.partial(self.tensor_arena.receive, self._reader)
         return self
 
     @property
@@ -359,8 +363,8 @@ class MessageQueue:
             self._send(messages.READY, None)
             self.buffer.signals += 1
             self._is_ready = True
-        elif self._reader is not None and not self._is_ready:
-            message = self._until_done(self._attempt_of(self._reader), None)
+        elif self._receive is not None and not self._is_ready:
+            message = self._until_done(self._receive, None)
             self._is_ready = True
             if message != messages.READY:
                 self._early.append(message)
@@ -411,16 +415,16 @@ class MessageQueue:
         PeerDied or Closed (the writer is gone and everything was received), RuntimeError
         ("cancelled"), or what pickle raises; then the object is gone.
         """
-        if self._reader is None:
+        if self._receive is None:
             raise RuntimeError("Only readers can dequeue")
-        attempt = self._attempt_of(self._reader)
         started = time.monotonic()
+        left = timeout
         message = self._take_early()
         while message == messages.READY:
-            left = None if timeout is None else timeout - (time.monotonic() - started)
-            message = self._until_done(attempt, left, warns=not indefinite)
+            message = self._until_done(self._receive, left, warns=not indefinite)
             if message == messages.READY:
                 self._is_ready = True
+                left = None if timeout is None else timeout - (time.monotonic() - started)
         return messages.decode(message)
 
     @staticmethod
@@ -437,11 +441,6 @@ class MessageQueue:
             self.enqueue(obj)
             return obj
         return self.dequeue()
-
-    def _attempt_of(self, reader: BroadcastReader) -> Callable[[float | None], Any]:
-        if self.tensor_arena is not None:
-            return functools.partial(self.tensor_arena.receive, reader)
-        return reader.recv
 
     def _take_early(self) -> Any:
         try:

@@ -23,41 +23,35 @@ def carries(value: Any, *, arrays: bool = True) -> bool:
 
     Without ``arrays`` no value that holds an array or a tensor is carried.
     """
-    kind = type(value)
-    if kind in _ATOMS:
+    if type(value) in _ATOMS:
         return True
     torch = sys.modules.get("torch")
     tensor = None if torch is None else torch.Tensor
     left = [value]
     seen: set[int] = set()
-    count = 0
-    while left:
-        one = left.pop()
+    for one in left:  # which grows
         kind = type(one)
         if kind in _ATOMS:
             continue
-        if id(one) in seen:
+        if len(left) > _MOST or id(one) in seen:
             return False
         seen.add(id(one))
-        if kind is dict:
-            if not all(type(key) in _ATOMS for key in one):
-                return False
-            one = one.values()
+        if kind is tuple or kind is list:
+            left += one
+        elif kind is dict:
+            for key in one:
+                if type(key) not in _ATOMS:
+                    return False
+            left += one.values()
         elif kind is np.ndarray:
-            if arrays and _is_exact_array(one):
-                continue
-            return False
+            if not (arrays and _is_exact_array(one)):
+                return False
         elif kind is tensor:
-            if arrays and _is_exact_tensor(one):
-                continue
+            if not (arrays and _is_exact_tensor(one)):
+                return False
+        else:
             return False
-        elif kind is not tuple and kind is not list:
-            return False
-        count += len(one)
-        if count > _MOST:
-            return False
-        left.extend(one)
-    return True
+    return len(left) <= _MOST
 
 
 def _is_exact_array(array: np.ndarray[Any, Any]) -> bool:
