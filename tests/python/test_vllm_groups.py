@@ -19,6 +19,7 @@ from penstock.integrations.vllm import hosts
 from penstock.integrations.vllm.shm_broadcast import MessageQueue
 
 pytest.importorskip("torch")
+pytestmark = pytest.mark.filterwarnings("ignore:.*multi-threaded.*fork:DeprecationWarning")
 
 RANKS = 4
 WRITER = 2
@@ -46,7 +47,7 @@ def run_ranks(task: Callable[..., None], *arguments: Any) -> None:
     with socket.socket() as free:
         free.bind(("127.0.0.1", 0))
         port = free.getsockname()[1]
-    context = get_context("forkserver")
+    context = get_context("fork")  # torch, which takes seconds to import, is there
     outcomes = context.Queue()
     ranks = [
         context.Process(target=be_rank, args=(rank, port, outcomes, task, arguments))
