@@ -25,7 +25,7 @@ __all__ = ["SingleWriterShmRingBuffer"]
 _SECRET = "secret"
 _NAME = re.compile(r"[A-Za-z0-9._-]{1,200}")
 _FULL = "Not enough space in the data buffer, try calling free_buf() to free up space"
-_MOST_OBJECTS = 1 << 16
+_MOST_OBJECTS = 1 << 14  # 256 KiB each in 4 GiB, the size of vLLM's cache by default
 
 
 class SingleWriterShmRingBuffer:
@@ -73,7 +73,7 @@ class SingleWriterShmRingBuffer:
             capacity=size + size // 4 + (1 << 20),
             objects=min(_MOST_OBJECTS, max(1024, size // 64)),
             eviction="none",
-            granule=4096 if size >= 64 << 20 else None,
+            granule=_granule_of(size),
         )
         self._secret = secrets.token_bytes(self.AUTH_SECRET_BYTES)
         self._store.put_bytes(_SECRET, self._secret, meta=size)
@@ -116,9 +116,11 @@ class SingleWriterShmRingBuffer:
         self.close()
 
     def int2byte(self, integer: int) -> bytes:
+        """An id in ID_NBYTES bytes, as vLLM writes it."""
         return integer.to_bytes(self.ID_NBYTES, "little", signed=True)
 
     def byte2int(self, byte_data: bytes) -> int:
+        """The reverse of ``int2byte``."""
         return int.from_bytes(byte_data, "little", signed=True)
 
     # --- the writer ------------------------------------------------------------------------------
@@ -288,6 +290,11 @@ class SingleWriterShmRingBuffer:
 
 def _key(address: int, number: int) -> str:
     return f"{address}.{number}"
+
+
+def _granule_of(size: int) -> int | None:
+    """Large rings hold large objects: a coarse granule keeps the heap's tables small."""
+    return 16384 if size >= 1 << 30 else 4096 if size >= 64 << 20 else None
 
 
 def _segment_of(name: str) -> str:

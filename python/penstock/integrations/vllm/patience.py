@@ -21,9 +21,11 @@ class Patience:
         self._warns_after = warns_after
 
     def elapsed(self) -> float:
+        """Seconds since the call began."""
         return time.monotonic() - self.started
 
     def is_over(self) -> bool:
+        """Whether the deadline has passed."""
         return time.monotonic() >= self.deadline
 
     def seconds(self) -> float | None:

@@ -204,6 +204,7 @@ class SpinCondition:
         self._side = context
 
     def record_read(self) -> None:
+        """Notes the time, for callers that look at it."""
         self.last_read = time.monotonic()
 
     def cancel(self) -> None:
