@@ -32,6 +32,7 @@ COMMANDS = (
     "doctor",
     "trajectories",
     "lmcache",
+    "vllm",
 )
 WITHIN = 30.0  # seconds, a bound for everything
 MIB = 1 << 20

@@ -21,10 +21,14 @@ from peers import WITHIN
 import penstock
 from penstock import _core, errors, trajectories
 from penstock.integrations import atropos, lmcache
+from penstock.integrations.vllm import shm_broadcast, shm_object_storage
 from penstock.trajectories import TrajectoryGroup, TrajectoryReader, TrajectoryWriter
 
 STUBS = Path(__file__).resolve().parents[2] / "tools" / "dev" / "stubs.py"
-MODULES = [penstock, penstock.errors, penstock.inspect, trajectories, atropos, lmcache]
+MODULES = [
+    *(penstock, penstock.errors, penstock.inspect, trajectories, atropos, lmcache),
+    *(shm_broadcast, shm_object_storage),
+]
 
 
 def documented() -> dict[str, Any]:

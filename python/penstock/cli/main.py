@@ -26,6 +26,7 @@ from penstock.cli import (
     send,
     streams,
     trajectories,
+    vllm,
 )
 
 
@@ -53,7 +54,7 @@ def build_parser() -> argparse.ArgumentParser:
     parser.add_argument("--version", action="version", version=f"penstock {penstock.__version__}")
     commands = parser.add_subparsers(metavar="COMMAND", required=True)
     looks = (demo, ls, info, metrics, dead, gc)
-    for command in (*looks, send, recv, trajectories, lmcache, bench, doctor):
+    for command in (*looks, send, recv, trajectories, lmcache, vllm, bench, doctor):
         command.add_to(commands)
     return parser
 

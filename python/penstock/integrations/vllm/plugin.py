@@ -1,0 +1,61 @@
+"""The entry points that vLLM calls in each of its processes. PENSTOCK_VLLM=1 asks for them to act.
+
+``platform`` comes before vLLM imports its modules, and has Penstock's imported in their place;
+``general`` comes later, and verifies.
+"""
+
+from __future__ import annotations
+
+import logging
+import multiprocessing
+import os
+
+from . import redirect, versions
+
+__all__ = ["general", "is_wanted", "platform"]
+
+_log = logging.getLogger("vllm.penstock")
+
+
+def is_wanted() -> bool:
+    """Whether PENSTOCK_VLLM asks for Penstock's modules."""
+    return os.environ.get("PENSTOCK_VLLM", "").strip().lower() in ("1", "true", "yes", "on")
+
+
+def platform() -> None:
+    """``vllm.platform_plugins``: installs the finder; None, because Penstock is no platform.
+
+    vLLM hides what a platform plugin raises, so nothing is refused here: ``general`` says it.
+    """
+    if is_wanted() and (vllm := versions.installed()) is not None and vllm.is_known:
+        redirect.install()
+
+
+def general() -> None:
+    """``vllm.general_plugins``: verifies, replaces what came before the finder, and logs one line.
+
+    Raises Incompatible if only a part of this process could be given Penstock's modules.
+    """
+    if not is_wanted():
+        return
+    vllm = versions.installed()
+    if vllm is None or not vllm.is_known:
+        redirect.uninstall()
+        _log.warning(
+            "Penstock does not know vLLM %s (it knows %s): vLLM's own message queue and object "
+            "store stay",
+            "unknown" if vllm is None else vllm.version,
+            ", ".join(versions.KNOWN),
+        )
+        return
+    from .rebinding import rebind
+
+    rebound = rebind()
+    redirect.install()
+    _log.info(
+        "Penstock is vLLM %s's message queue and object store in %s (pid %d)%s",
+        vllm.version,
+        multiprocessing.current_process().name,
+        os.getpid(),
+        f"; rebound: {', '.join(sorted(rebound))}" if rebound else "",
+    )

@@ -1,0 +1,64 @@
+"""The ring of a MessageQueue: a Broadcast, in the terms of vLLM's ShmRingBuffer.
+
+The memory of a ring follows what is sent: a few MiB for small messages, blocks of their own for
+large ones, which are given back. ``max_chunk_bytes`` and ``max_chunks`` bound neither; they are
+kept for the callers that read them, and ``acquire_write`` lends a chunk of that size.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import secrets
+from typing import Any
+
+from ... import Broadcast, BroadcastReader, BroadcastWriter, _core
+from ...errors import Error, NoSpace
+from ...handle import Waiting
+
+__all__ = ["CAPACITY", "attach", "create", "new_name"]
+
+CAPACITY = 2 << 20  # bytes; messages over a quarter of it take a block
+LARGE = 4 << 30  # bytes of address range for blocks, and so the largest message
+_PREFIX = "vllm-mq-"
+_SHM = "/dev/shm"
+
+
+def new_name() -> str:
+    """The name of a segment that no other queue has or had."""
+    return f"{_PREFIX}{os.getpid()}-{secrets.token_hex(8)}"
+
+
+def create(name: str, readers: int) -> BroadcastWriter:
+    """A ring for so many readers. Raises RuntimeError if /dev/shm has no room for it."""
+    remove_abandoned()
+    try:
+        return Broadcast.create(
+            name, readers=readers, capacity=CAPACITY, large=LARGE, waiting=_waiting()
+        )
+    except NoSpace as error:
+        raise RuntimeError(
+            f"Insufficient space in {_SHM} for ShmRingBuffer: {error}. Increase {_SHM} "
+            "(e.g. --shm-size or --ipc=host)."
+        ) from error
+
+
+def attach(name: str, rank: int) -> BroadcastReader:
+    """The reader of a rank. Raises NotFound if the writer is gone, or on another machine."""
+    return Broadcast.attach(name, rank)
+
+
+def remove_abandoned() -> None:
+    """Removes rings whose processes are all dead, by the kernel's word: engines that were killed
+    leave them behind."""
+    with contextlib.suppress(OSError):
+        for file in os.listdir(_SHM):
+            if file.startswith(f"penstock.{_PREFIX}"):
+                with contextlib.suppress(Error):
+                    _core.remove_if_abandoned(file.removeprefix("penstock."), False)
+
+
+def _waiting() -> Waiting:
+    """By PENSTOCK_VLLM_WAITING; another word is refused by ``create()``, in words."""
+    chosen: Any = os.environ.get("PENSTOCK_VLLM_WAITING", "balanced")
+    return chosen  # type: ignore[no-any-return]
