@@ -155,7 +155,8 @@ ProcessEnd end_of(std::uint32_t pid, std::uint64_t pid_namespace, std::uint64_t 
     StatText text{};
     const std::string_view stat = read_stat(pid, text);
     if (stat.empty()) {
-        const bool is_gone = process.number() >= 0 && is_reaped(process.number());
+        const bool is_gone =
+            process.number() >= 0 ? is_reaped(process.number()) : errno == ENOENT || errno == ESRCH;
         return unknown(is_gone ? Why::Gone : Why::Hidden);
     }
     if (start_time_in(stat) != start_time) return unknown(Why::Gone);

@@ -262,6 +262,8 @@ TEST(ProcessEndsTest, ByFilesAlone) {
     const int outcome = other.wait();
     if (outcome == test::kCannotRefuse) GTEST_SKIP() << "no seccomp here";
     EXPECT_EQ(outcome, 0);
+    EXPECT_EQ(victim.wait(), 3);
+    EXPECT_EQ(end_seen(victim, 0ms, Calls::Files), unknown(Why::Gone));
 }
 
 TEST(ProcessEndsTest, SignalsHaveNames) {
