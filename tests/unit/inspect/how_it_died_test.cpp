@@ -27,6 +27,10 @@ class HowItDiedTest : public test::CleanTest,
                       public ::testing::WithParamInterface<std::tuple<Concept, bool>> {
 protected:
     HowItDiedTest() : creator_(is_.create(name_)) {}
+    void TearDown() override {
+        creator_.reset();
+        CleanTest::TearDown();
+    }
 
     // Attaches, and ends when it is let go: by SIGSEGV, or with exit code 3.
     [[nodiscard]] auto attaching() const {
@@ -53,7 +57,7 @@ protected:
     const Concept is_ = std::get<0>(GetParam());
     const bool is_killed_ = std::get<1>(GetParam());
     const std::string name_ = new_name();
-    const std::shared_ptr<void> creator_;
+    std::shared_ptr<void> creator_;
     const Gate attached_;
     const Gate may_end_;
 };

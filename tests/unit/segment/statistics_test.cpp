@@ -29,8 +29,9 @@ std::set<std::string> names_of() {
 
 TEST(Statistics, EachNameIsInATableOnce) {
     const std::set<std::string> common = names_of<SegmentStats>();
-    EXPECT_EQ(common, (std::set<std::string>{"reserved_bytes", "joins", "deaths", "waiting",
-                                             "spin_seconds", "spins_won", "waits_slept"}));
+    EXPECT_EQ(common,
+              (std::set<std::string>{"reserved_bytes", "huge_page_bytes", "joins", "deaths",
+                                     "waiting", "spin_seconds", "spins_won", "waits_slept"}));
     for (const auto& names :
          {names_of<BroadcastStats>(), names_of<QueueStats>(), names_of<StoreStats>()}) {
         for (const std::string& name : common) EXPECT_TRUE(names.contains(name)) << name;

@@ -45,11 +45,12 @@ public:
               ready_.open();
               may_end_.pass();
               last_act();
-          }) {
+          }),
+          pid_(static_cast<std::uint32_t>(child_.pid())) {
         ready_.pass();
     }
 
-    [[nodiscard]] std::uint32_t pid() const { return static_cast<std::uint32_t>(child_.pid()); }
+    [[nodiscard]] std::uint32_t pid() const { return pid_; }
     [[nodiscard]] std::uint64_t pid_namespace() const { return identity_->pid_namespace; }
     [[nodiscard]] std::uint64_t start_time() const { return identity_->start_time; }
     void let_end() const { may_end_.open(); }
@@ -70,6 +71,7 @@ private:
     const Gate ready_;
     const Gate may_end_;
     Child child_;
+    const std::uint32_t pid_;  // also once it is reaped
 };
 
 }  // namespace penstock::test
