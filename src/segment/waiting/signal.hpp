@@ -58,11 +58,15 @@ public:
         PENSTOCK_CRASH_POINT("signal.wake.woken");
     }
 
-    // As wake(), by the watcher of a waiter's own process: no peer has changed anything, and what a
-    // wake-up costs is not to be learnt from it.
+    // Wakes the waiters of this process only, for its watcher. The announcement stays: it may be of
+    // other processes' waiters, too, which would sleep on without it if this process died
+    // before its system call. What a wake-up costs is not to be learnt from this one.
     void rouse() noexcept {
-        clear();
-        os::futex_wake_all(word());
+        std::uint32_t seen = load_relaxed(word());
+        while ((seen & 1U) != 0 && !cas_acq_rel(word(), seen, seen + 2)) {
+        }
+        PENSTOCK_CRASH_POINT("signal.rouse.changed");
+        os::futex_wake_own(word());
     }
 
     // Announces a waiter that is about to sleep; the caller must check its condition again
@@ -79,7 +83,7 @@ public:
         return seen;
     }
 
-    // True if no wake-up came since announce() returned `seen`.
+    // True if neither wake() nor rouse() has changed the word since announce() returned `seen`.
     [[nodiscard]] bool is_standing(std::uint32_t seen) const noexcept {
         return load_acquire(word()) == seen;
     }
