@@ -15,13 +15,16 @@
  *   Joiner      | QueueCore::join, StoreCore::join
  *   Canceller   | Cancel::cancel
  *   Asker       | what `interrupted` looks at, then ask_all_waits()
- *   Other       | a waker of another wait on the same word
+ *   Other       | a waker of another wait on the same word: Signal::wake. -DNEIGHBOUR: the waker of
+ *               | Neighbour, which waits for its change in another process. The watcher's process may
+ *               | die in the middle of rouse, and only wakes its own sleepers
  *
  * Checked: the waiter does not sleep for ever (invalid end states): it notices that the lock is
  * free, whatever the order of its look, its sleep, the peer's death and the watcher's steps.
  * -DJOINS: the peer joins while the waiter waits, and dies. -DCANCELS: the peer lives, the wait is
  * cancelled. -DASKS: the peer lives, and what `interrupted` looks at changes.
- * Negative controls: -DNO_CHANGE (rouse wakes sleepers and does not change the word), -DASSUME
+ * -DNEIGHBOUR: nor does a waiter of another process, whose waker has made its change.
+ * Negative controls: -DNEIGHBOUR -DCLEAR (rouse clears the announcement), -DNO_CHANGE (rouse wakes sleepers and does not change the word), -DASSUME
  * (sleeps long when it has asked), -DTRUST_PIDFD (the dead stay watched), -DJOINS -DNO_NOTICE,
  * -DCANCELS -DRAISE_FIRST, -DCANCELS -DLIST_LATE (after the look), -DASKS -DNO_LOOK_AT_FLAG (sleeps
  * long although it was told to ask while it was awake), -DASKS -DLONG_AT_ONCE (before it has asked
@@ -31,7 +34,7 @@
 mtype = { Unknown, Asked, Watched, Unwatched };
 
 byte word;            /* bit 0: announced; the rest counts wake-ups */
-bool asleep;
+bool asleep, neighbour_asleep;
 bool mutex;           /* the watcher's */
 bool listed;
 mtype state = Unknown;  /* of the peer, for the watcher */
@@ -40,6 +43,8 @@ bool in_set;          /* the pidfd is in the epoll set */
 bool readable;        /* the pidfd: the peer has ended */
 bool lock = true;
 bool cancelled;
+bool killed;          /* the process of the waiter and the watcher */
+bool sent;            /* what the neighbour waits for */
 bool due, asks_all, told;  /* ASKS: interrupted() is true; for the watcher; for the wait */
 #ifdef JOINS
 bool joined;
@@ -51,15 +56,36 @@ bool joined = true;
 
 inline announce() { d_step { word = word | 1; seen = word } }
 
-/* Wakes the sleepers on the word, and lets no announced waiter begin to sleep. */
-inline rouse() {
-#ifndef NO_CHANGE
+/* Wakes all sleepers on the word, and lets no announced waiter begin to sleep. */
+inline wake() {
     d_step {
         if
         :: word & 1 -> word++
         :: else
         fi
     };
+    d_step { asleep = false; neighbour_asleep = false }
+}
+
+/* The same for those of its own process. The announcement stays. */
+inline rouse() {
+#ifndef NO_CHANGE
+    d_step {
+        if
+#ifdef CLEAR
+        :: word & 1 -> word++
+#else
+        :: word & 1 -> word = word + 2
+#endif
+        :: else
+        fi
+    };
+#endif
+#ifdef NEIGHBOUR
+    if
+    :: true
+    :: killed = true; goto over
+    fi;
 #endif
     asleep = false
 }
@@ -104,6 +130,7 @@ inline list() {
 proctype Waiter() {
     byte seen;
     bool is_long, is_told, has_passed, has_asked;
+    {
     announce();
     do
     ::
@@ -134,6 +161,7 @@ proctype Waiter() {
        fi
     od;
     atomic { !mutex -> listed = false }
+    } unless { killed }
 }
 
 proctype Watcher() {
@@ -181,6 +209,21 @@ end:
        fi;
 #endif
        mutex = false
+    od;
+over:
+    skip
+}
+
+proctype Neighbour() {
+    byte seen;
+    do
+    :: announce();
+       if
+       :: sent -> break
+       :: else
+       fi;
+       d_step { neighbour_asleep = (word == seen) };
+       !neighbour_asleep
     od
 }
 
@@ -190,7 +233,7 @@ proctype Peer() {
     joined = true;
 #ifndef NO_NOTICE
     if
-    :: word & 1 -> rouse()
+    :: word & 1 -> wake()
     :: else
     fi;
 #endif
@@ -220,17 +263,18 @@ proctype Asker() {
 }
 
 proctype Other() {
+#ifdef NEIGHBOUR
+    sent = true;
     if
-    :: word & 1 ->
-       d_step {
-           if
-           :: word & 1 -> word++
-           :: else
-           fi
-       };
-       asleep = false
+    :: word & 1 -> wake()
+    :: else
+    fi
+#else
+    if
+    :: word & 1 -> wake()
     :: true
     fi
+#endif
 }
 
 init {
@@ -244,6 +288,9 @@ init {
         run Waiter();
         run Watcher();
         run Other();
+#ifdef NEIGHBOUR
+        run Neighbour();
+#endif
 #ifdef CANCELS
         run Canceller()
 #elif defined(ASKS)

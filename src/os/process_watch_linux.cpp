@@ -90,18 +90,19 @@ void stay_loaded() noexcept {
 bool watch_for(int events, int descriptor, std::uint32_t pid) noexcept {
     epoll_event event{};
     event.events = EPOLLIN;
+    if (pid != kNoProcess) event.events |= EPOLLONESHOT;  // a process ends once
     event.data.u64 = std::uint64_t{pid} << 32U | static_cast<std::uint32_t>(descriptor);
     return ::syscall(SYS_epoll_ctl, events, EPOLL_CTL_ADD, descriptor, &event) == 0;
 }
 
-// False: the pipe has no writer left.
+// False: the pipe has no writer left, or can't be read.
 bool drain(int read_end) noexcept {
     std::array<char, 512> taken{};
     long size = 0;
     do {
         size = ::syscall(SYS_read, read_end, taken.data(), taken.size());
     } while (size > 0 || (size < 0 && errno == EINTR));
-    return size < 0;
+    return size < 0 && errno == EAGAIN;
 }
 
 }  // namespace
@@ -134,6 +135,7 @@ bool ProcessWatch::begin() noexcept {
     ::prctl(PR_SET_NAME, "penstock-watch");
     const auto pipe = static_cast<unsigned>(pipe_.number);
     if (close_range(pipe + 1, ~0U, kUnshare) != 0) return false;
+    if (!pipe_.is_ours()) return false;  // from here on it can't change: the table is private
     if (pipe > 0 && close_range(0, pipe - 1, 0) != 0) return false;
     read_end_ = reopen(pipe_.number, O_RDONLY);
     close_raw(pipe_.number);

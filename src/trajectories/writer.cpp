@@ -69,7 +69,8 @@ std::shared_ptr<WriterState> join(Queue queue, const EnvironmentOptions& environ
             detail::fetch_add_relaxed(state->board.state().next_env_id, 1));
     }
     state->board.sign(environment);
-    state->core->become_producer();  // from here on the shares count
+    state->core->become_producer();         // from here on the shares count
+    state->board.credit_signal().notify();  // those that wait for credit watch this one, too
     return state;
 }
 

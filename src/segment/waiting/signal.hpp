@@ -9,6 +9,7 @@
 #include "os/clock.hpp"
 #include "os/crash_point.hpp"
 #include "os/fence.hpp"
+#include "os/fork.hpp"
 #include "os/futex.hpp"
 #include "os/processor.hpp"
 #include "penstock/wait.hpp"
@@ -58,11 +59,15 @@ public:
         PENSTOCK_CRASH_POINT("signal.wake.woken");
     }
 
-    // As wake(), by the watcher of a waiter's own process: no peer has changed anything, and what a
-    // wake-up costs is not to be learnt from it.
+    // Wakes the waiters of this process only, for its watcher. The announcement stays: it may be of
+    // other processes' waiters, too, which would sleep on without it if this process died
+    // before its system call. What a wake-up costs is not to be learnt from this one.
     void rouse() noexcept {
-        clear();
-        os::futex_wake_all(word());
+        std::uint32_t seen = load_relaxed(word());
+        while ((seen & 1U) != 0 && !cas_acq_rel(word(), seen, seen + 2)) {
+        }
+        PENSTOCK_CRASH_POINT("signal.rouse.changed");
+        os::futex_wake_own(word());
     }
 
     // Announces a waiter that is about to sleep; the caller must check its condition again
@@ -79,7 +84,7 @@ public:
         return seen;
     }
 
-    // True if no wake-up came since announce() returned `seen`.
+    // True if neither wake() nor rouse() has changed the word since announce() returned `seen`.
     [[nodiscard]] bool is_standing(std::uint32_t seen) const noexcept {
         return load_acquire(word()) == seen;
     }
@@ -159,19 +164,27 @@ inline void learn_from_sleep(const Signal& signal, SpinBudget& budget) noexcept 
     if (budget.wants_to_part(wake_up.awake_at)) budget.parted(wake_up.awake_at, os::step_aside());
 }
 
+// Asks Wait::interrupted. True also in a child that was forked off by it.
+inline bool is_interrupted(const Wait& wait) {
+    const std::uint64_t before = os::fork_generation();
+    return wait.interrupted != nullptr &&
+           (wait.interrupted(wait.context) || os::fork_generation() != before);
+}
+
 // For a loop whose condition seemed to hold and did not, so that it has not slept: Ready lets it
 // look again. Once, this is a lost race; in damaged memory it may repeat for ever.
 inline WaitEnd end_of_wait(const Wait& wait) {
     if (wait.cancel != nullptr && wait.cancel->is_cancelled()) return WaitEnd::Cancelled;
     if (wait.deadline.has_passed(Clock::now())) return WaitEnd::Timeout;
-    if (wait.interrupted != nullptr && wait.interrupted(wait.context)) return WaitEnd::Cancelled;
+    if (is_interrupted(wait)) return WaitEnd::Cancelled;
     return WaitEnd::Ready;
 }
 
 // Waits until ready(); calls peer_gone() before the first sleep and at least every kSlice, or,
 // where the watcher watches all peers, as rarely as peers.slices says. After PeerGone the caller
 // decides on a last look: the peer may have made it ready just before it died. `sleeps` counts
-// sleeps in the kernel.
+// sleeps in the kernel. Cancelled also in a child that a signal handler has forked off meanwhile,
+// where the segment is not mapped: callers look at is_foreign() first.
 template <typename Ready, typename PeerGone>
 WaitEnd wait_until(Signal signal, SpinBudget& budget, const Wait& wait, std::uint64_t& sleeps,
                    Ready&& ready, PeerGone&& peer_gone, const Peers& peers = {}) {
@@ -187,20 +200,20 @@ WaitEnd wait_until(Signal signal, SpinBudget& budget, const Wait& wait, std::uin
     if (ready()) return WaitEnd::Ready;
     for (;;) {
         const std::chrono::nanoseconds slice = long_wait.next_slice();
+        // A peer that another process has reaped since the last look is not watched any more.
+        if (slice > kSlice && ready()) return WaitEnd::Ready;
         if (peer_gone()) return WaitEnd::PeerGone;
         if (wait.cancel != nullptr && wait.cancel->is_cancelled()) return WaitEnd::Cancelled;
         const auto now = Clock::now();
         if (wait.deadline.has_passed(now)) return WaitEnd::Timeout;
         if (sleeps++ == sleeps_before) budget.parked();
         const os::Woken woken = signal.sleep(seen, wait.deadline.left(now, slice));
+        if (long_wait.is_in_child()) return WaitEnd::Cancelled;  // a signal handler has forked
         if (ready()) {
             learn_from_sleep(signal, budget);
             return WaitEnd::Ready;
         }
-        if (long_wait.is_to_ask(woken) && wait.interrupted != nullptr &&
-            wait.interrupted(wait.context)) {
-            return WaitEnd::Cancelled;
-        }
+        if (long_wait.is_to_ask(woken) && is_interrupted(wait)) return WaitEnd::Cancelled;
         // An announcement that no waker has cleared still holds: no second fence.
         if (signal.is_standing(seen)) continue;
         seen = signal.announce();

@@ -46,21 +46,7 @@ LongWait::~LongWait() {
 }
 
 bool LongWait::is_listed() const noexcept {
-    return watcher_ != nullptr && fork_generation_ == os::fork_generation();
-}
-
-// All of this state is of a wait in the parent: the child is not listed, has not outlasted a slice,
-// and has not been asked since it was listed.
-void LongWait::begin_anew_in_child() noexcept {
-    if (fork_generation_ == os::fork_generation()) return;
-    fork_generation_ = os::fork_generation();
-    watcher_ = nullptr;
-    is_told_to_ask_.store(false);
-    number_ = 0;
-    marks_ = 0;
-    sleeps_ = 0;
-    has_outlasted_ = false;
-    has_asked_ = false;
+    return watcher_ != nullptr && !is_in_child();
 }
 
 // The watcher sets is_told_to_ask_ and changes the word under its mutex. If it did so before
@@ -69,7 +55,6 @@ void LongWait::begin_anew_in_child() noexcept {
 std::chrono::nanoseconds LongWait::next_slice() noexcept {
     is_long_ = false;
     if (peers_.slots == nullptr) return kSlice;
-    begin_anew_in_child();
     if (watcher_ == nullptr) {
         watcher_ = has_outlasted_ ? Watcher::start() : Watcher::running();
         if (watcher_ == nullptr) {

@@ -43,16 +43,18 @@ public:
     std::chrono::nanoseconds next_slice() noexcept;
     // Whether Wait::interrupted is due, after a sleep that ended so.
     bool is_to_ask(os::Woken woken) noexcept;
+    // In a child that was forked in the middle of this wait.
+    [[nodiscard]] bool is_in_child() const noexcept {
+        return fork_generation_ != os::fork_generation();
+    }
 
 private:
     friend class Watcher;
 
-    // False also in a forked child, where the watcher does not exist.
+    // False also in a child, where the watcher does not exist.
     [[nodiscard]] bool is_listed() const noexcept;
     // The longest next sleep if all peers are watched.
     [[nodiscard]] std::chrono::nanoseconds watched_slice() const noexcept;
-    // In a child that was forked in the middle of this wait: the wait begins anew.
-    void begin_anew_in_child() noexcept;
     // For the watcher, under its mutex.
     [[nodiscard]] bool is_cancelled() const noexcept;
     void rouse(bool is_to_ask) noexcept;
@@ -60,7 +62,7 @@ private:
     Signal& signal_;
     const Wait& wait_;
     const Peers& peers_;
-    std::uint64_t fork_generation_ = os::fork_generation();
+    const std::uint64_t fork_generation_ = os::fork_generation();
     Watcher* watcher_ = nullptr;  // that lists this wait
     // Set by the watcher, under its mutex: `interrupted` is due.
     std::atomic<bool> is_told_to_ask_{false};

@@ -3,10 +3,13 @@
 
 #include <gtest/gtest.h>
 #include <signal.h>
+#include <unistd.h>
 
 #include <atomic>
 #include <chrono>
 #include <cstdint>
+#include <memory>
+#include <thread>
 
 #include "tests/unit/support/child.hpp"
 
@@ -49,6 +52,44 @@ TEST(FutexTest, WakesAllSleepersInOtherProcesses) {
     EXPECT_EQ(first.wait(), 0);
     EXPECT_EQ(second.wait(), 0);
     EXPECT_EQ(third.wait(), 0);
+}
+
+TEST(FutexTest, WakesSleepersOfThisProcessAlone) {
+    const Shared<Word> word;
+    const Shared<std::atomic<bool>> all_are_woken;
+    const auto has_own_bit = [](pid_t pid) { return pid % 32 == ::getpid() % 32; };
+    std::unique_ptr<Child> other;
+    do {  // until its number has another bit than this process's
+        other = std::make_unique<Child>([&] {
+            require(futex_wait(*word, 0, kLong) == Woken::ByWaker);
+            require(all_are_woken->load());
+        });
+    } while (has_own_bit(other->pid()));
+    other->await_sleep();
+    std::atomic<bool> is_over{false};
+    std::atomic<unsigned> woken{0};
+    std::atomic<unsigned> over{0};
+    const auto sleep_until_over = [&] {
+        while (!is_over) {
+            require(futex_wait(*word, 0, kLong) == Woken::ByWaker);
+            ++woken;
+        }
+        ++over;
+    };
+    std::jthread first(sleep_until_over);
+    std::jthread second(sleep_until_over);
+    test::await([&] {
+        futex_wake_own(*word);
+        return woken >= 10;
+    });
+    is_over = true;
+    test::await([&] {
+        futex_wake_own(*word);
+        return over == 2;
+    });
+    *all_are_woken = true;
+    futex_wake_all(*word);
+    EXPECT_EQ(other->wait(), 0);
 }
 
 TEST(FutexTest, TellsASignalFromAWakeUp) {

@@ -12,6 +12,7 @@
 #include <string>
 #include <thread>
 
+#include "os/crash_point.hpp"
 #include "os/fence.hpp"
 #include "segment/words/atomics.hpp"
 #include "tests/unit/support/child.hpp"
@@ -84,6 +85,43 @@ TEST_P(SignalTest, WakeReachesSleepersWhoseAnnouncementWasTakenDown) {
     signal().wake();
     EXPECT_EQ(child.wait(), 0);
 }
+
+TEST_P(SignalTest, RouseEndsSleepsAndLeavesTheAnnouncement) {
+    const std::uint32_t seen = signal().announce();
+    std::jthread waiter([&] { require(signal().sleep(seen, kLong) == os::Woken::ByWaker); });
+    signal().rouse();  // before or during its sleep
+    waiter.join();
+    EXPECT_FALSE(signal().is_standing(seen));
+    EXPECT_TRUE(signal().has_waiters());
+}
+
+#ifdef PENSTOCK_CRASH_POINTS
+// Its watcher rouses the waiters of its own process. Those of others are not that process's to
+// silence: the next change wakes them.
+TEST_P(SignalTest, AProcessThatStopsWhileItRousesTakesNoOtherWaitersAnnouncement) {
+    const Shared<std::atomic<bool>> flag;
+    Child waiter([&] {
+        while (!flag->load()) {
+            const std::uint32_t seen = signal().announce();
+            if (flag->load()) return;
+            require(signal().sleep(seen, kLong) != os::Woken::ByTimeout);
+        }
+    });
+    test::await([&] { return signal().has_waiters(); });
+    waiter.await_sleep();
+    Child rouser([&] {
+        os::arm_crash_point("signal.rouse.changed:1:stop");
+        signal().rouse();
+    });
+    rouser.await_stop();
+    EXPECT_TRUE(signal().has_waiters());
+    *flag = true;
+    signal().notify();
+    EXPECT_EQ(waiter.wait(), 0);
+    rouser.resume();
+    EXPECT_EQ(rouser.wait(), 0);
+}
+#endif
 
 TEST_P(SignalTest, TheCountOfWakeUpsWrapsWithoutHarm) {
     word_->word = ~std::uint32_t{0} - 1;  // the greatest count, no waiter
