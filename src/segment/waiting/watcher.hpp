@@ -87,7 +87,7 @@ public:
     static void prepare(bool wanted = is_wanted()) noexcept;
     // Null: there is none (yet).
     static Watcher* running() noexcept;
-    // False: not prepared, or starting one has failed, or another thread is at it.
+    // False: not prepared, or another thread is at it, or starting one has failed a short time ago.
     static bool may_start() noexcept;
     // The running watcher, or a new one; null if there can be none, or another thread starts it.
     static Watcher* start() noexcept;
@@ -112,7 +112,12 @@ public:
     [[nodiscard]] bool watches(const Peers& peers, std::uint64_t& marks) noexcept;
 
 private:
-    enum class State : std::uint8_t { Asked, Watched, Unwatched };
+    enum class State : std::uint8_t {
+        Asked,
+        Watched,
+        Unwatched,  // for good
+        Postponed,  // for want of descriptors or memory: asked for again after next_try_
+    };
     using Process = std::pair<std::uint32_t, std::uint64_t>;  // pid and start time
     // Which waits are to be roused, besides those that were cancelled.
     struct Reason {
@@ -125,15 +130,16 @@ private:
     static std::uint64_t mark_of(std::uint32_t pid) noexcept;
     void start_thread() noexcept;
     void run() noexcept;
-    void end(bool may_be_replaced) noexcept;
+    void end(bool has_failed) noexcept;
     void serve();
-    void settle(const Process& process, bool is_watched) noexcept;
+    void settle(const Process& process, State state) noexcept;
     void note(const std::vector<std::uint32_t>& ended) noexcept;
     void rouse(const Reason& reason) noexcept;
     std::uint64_t rouse_next(std::uint64_t after, const Reason& reason) noexcept;
     // The caller holds the mutex.
     [[nodiscard]] bool is_watched(const layout::ParticipantSlot& slot, std::uint64_t& marks);
     [[nodiscard]] bool has_room_for_one() noexcept;
+    void mark_ended(std::uint32_t pid) noexcept;
 
     const std::uint64_t fork_generation_;
     const os::ProcessIdentity self_;
@@ -148,6 +154,7 @@ private:
     std::map<Process, State> processes_;
     std::vector<Process> asked_;
     std::int64_t next_purge_ = 0;
+    std::int64_t next_try_ = 0;
 };
 
 }  // namespace penstock::detail
