@@ -1,6 +1,7 @@
 // Waiting until processes end, in a thread that has descriptors of its own.
 #pragma once
 
+#include <atomic>
 #include <cstdint>
 #include <vector>
 
@@ -40,12 +41,18 @@ public:
     // a forked child.
     void raise() noexcept;
 
+    // Closes the pipe of a watch whose thread has ended or never began, unless a raise() is under
+    // way. Any other thread.
+    void close() noexcept;
+
     // The calling thread is the watching one from here on, and named "penstock-watch". False:
     // refused; the thread is good for nothing that needs descriptors.
     [[nodiscard]] bool begin() noexcept;
     // Watches the process of that number in this process's PID namespace. False: it has ended, or
     // another process has its number, or it can't be watched.
     [[nodiscard]] bool add(std::uint32_t pid, std::uint64_t start_time) noexcept;
+    // Whether the last add() failed for want of descriptors or memory.
+    [[nodiscard]] bool is_short() const noexcept { return is_short_; }
     // Sleeps until raise() or the end of a process, and returns those that have ended; they are no
     // longer watched. By then the kernel has closed their descriptors. False: the program has
     // closed the pipe, and nothing can be watched any more. Throws std::bad_alloc.
@@ -56,6 +63,9 @@ private:
     [[nodiscard]] bool note_start_time(int process, std::uint64_t start_time) noexcept;
 
     OwnDescriptor pipe_;  // open for reading, too: writing to it never raises SIGPIPE
+    std::atomic<unsigned> raising_{0};
+    std::atomic<bool> is_closed_{false};
+    bool is_short_ = false;
     // In the watching thread's table.
     int read_end_ = -1;
     int events_ = -1;

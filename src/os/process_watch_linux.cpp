@@ -127,8 +127,18 @@ ProcessWatch::~ProcessWatch() {
 void ProcessWatch::raise() noexcept {
     const int error = errno;
     const char one = 1;
-    if (pipe_.is_ours()) ::syscall(SYS_write, pipe_.number, &one, sizeof one);
+    raising_.fetch_add(1);
+    if (!is_closed_.load() && pipe_.is_ours()) {
+        ::syscall(SYS_write, pipe_.number, &one, sizeof one);
+    }
+    raising_.fetch_sub(1);
     errno = error;
+}
+
+// Of close() and a raise() at the same time, one sees the other: no number that the program has
+// reused meanwhile is written to.
+void ProcessWatch::close() noexcept {
+    if (!is_closed_.exchange(true) && raising_.load() == 0) close_descriptor(pipe_);
 }
 
 bool ProcessWatch::begin() noexcept {
@@ -145,14 +155,15 @@ bool ProcessWatch::begin() noexcept {
 
 // The start time is read while the descriptor is held: if it is the right one, so is the process.
 bool ProcessWatch::add(std::uint32_t pid, std::uint64_t start_time) noexcept {
+    errno = 0;
     const int process = static_cast<int>(::syscall(kPidfdOpen, pid, 0));
-    if (process < 0) return false;
-    if (start_time_of(pid) == start_time && note_start_time(process, start_time) &&
-        watch_for(events_, process, pid)) {
-        return true;
-    }
-    close_raw(process);
-    return false;
+    const bool is_watched = process >= 0 && start_time_of(pid) == start_time &&
+                            note_start_time(process, start_time) &&
+                            watch_for(events_, process, pid);
+    is_short_ =
+        !is_watched && (errno == EMFILE || errno == ENFILE || errno == ENOMEM || errno == ENOSPC);
+    if (process >= 0 && !is_watched) close_raw(process);
+    return is_watched;
 }
 
 bool ProcessWatch::note_start_time(int process, std::uint64_t start_time) noexcept {

@@ -7,7 +7,6 @@
 #include <vector>
 
 #include "os/fork.hpp"
-#include "segment/waiting/watcher.hpp"
 
 namespace penstock::detail {
 
@@ -65,7 +64,6 @@ bool is_one_sided(const Own& own) {
 }  // namespace
 
 void Attachment::enter(const Segment& segment, unsigned slot) {
-    Watcher::prepare();
     AttachmentTable& table = AttachmentTable::get();
     const std::lock_guard lock(table.mutex);
     place_ = &segment;

@@ -17,6 +17,7 @@
 #include "segment/life/trust.hpp"
 #include "segment/text.hpp"
 #include "segment/waiting/signal.hpp"
+#include "segment/waiting/watcher.hpp"
 #include "segment/words/atomics.hpp"
 
 namespace penstock::detail {
@@ -267,6 +268,7 @@ Segment::~Segment() {
 
 std::unique_ptr<Segment> Segment::create(const std::string& name, const SegmentPlan& plan,
                                          const MemoryOptions& memory, const Fill& fill) {
+    Watcher::prepare();
     std::unique_ptr<Segment> segment(new Segment);
     if (!name.empty() || !plan.may_be_anonymous) segment->location_ = locate(name);
     segment->build(plan, memory);
@@ -456,11 +458,13 @@ void Segment::publish(const std::optional<std::uint32_t>& replaces_owner) {
 }
 
 std::unique_ptr<Segment> Segment::attach(const std::string& name, const Wanted& wanted) {
+    Watcher::prepare();  // before the life-cycle lock is taken: it may wait for the dynamic loader
     const Location location = locate(name);
     return adopt(open_to_join(location, wanted.trust), location, wanted);
 }
 
 std::unique_ptr<Segment> Segment::attach(int descriptor, const Wanted& wanted) {
+    Watcher::prepare();
     std::error_code error;
     os::SharedFile file = os::SharedFile::reopen(descriptor, error);
     if (error) throw_refused(Step::Attach, {}, error);

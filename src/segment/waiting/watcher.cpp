@@ -25,6 +25,19 @@ constinit std::atomic<bool> is_prepared{false};
 // Fork generation, plus 1, of the process that has started a watcher or tried to.
 constinit std::atomic<std::uint64_t> starter{0};
 
+// After a start that failed: by os::coarse_ns(), when the next may be tried.
+constinit std::atomic<std::int64_t> next_start{0};
+constinit std::atomic<unsigned> failures{0};
+constexpr std::int64_t kBetweenTries = 10'000'000'000;  // ns
+
+// Allows another start, ever later: a failed watcher leaves some memory.
+void postpone_start() noexcept {
+    constexpr unsigned kMaxDoublings = 10;
+    const unsigned doublings = std::min(failures.fetch_add(1), kMaxDoublings);
+    next_start.store(os::coarse_ns() + (kBetweenTries << doublings));
+    starter.store(0);
+}
+
 std::uint64_t own_mark() noexcept {
     return os::fork_generation() + 1;
 }
@@ -125,7 +138,8 @@ Watcher* Watcher::running() noexcept {
 }
 
 bool Watcher::may_start() noexcept {
-    return is_prepared.load() && starter.load() != own_mark();
+    return is_prepared.load() && starter.load() != own_mark() &&
+           os::coarse_ns() >= next_start.load();
 }
 
 // Published before its thread runs, which may end at once and allow a successor: so the successor
@@ -134,18 +148,20 @@ bool Watcher::may_start() noexcept {
 Watcher* Watcher::start() noexcept {
     if (Watcher* const already = running()) return already;
     std::uint64_t seen = starter.load();
-    if (!is_prepared.load() || seen == own_mark() ||
-        !starter.compare_exchange_strong(seen, own_mark())) {
+    if (!may_start() || seen == own_mark() || !starter.compare_exchange_strong(seen, own_mark())) {
         return nullptr;
     }
     try {
         auto fresh = std::make_unique<Watcher>();
         Watcher* before = fresh->predecessor_;
         if (instance.compare_exchange_strong(before, fresh.get())) {
-            fresh.release()->start_thread();
+            Watcher* const started = fresh.release();
+            if (before != nullptr && before->is_of_this_process()) before->watch_.close();
+            started->start_thread();
         }
         return running();
     } catch (const std::exception&) {
+        postpone_start();
         return nullptr;  // this process waits in slices
     }
 }
@@ -155,7 +171,7 @@ void Watcher::start_thread() noexcept {
     try {
         os::start_quiet_thread([this] { run(); }).detach();
     } catch (const std::exception&) {
-        end(false);
+        end(true);
     }
 }
 
@@ -249,9 +265,14 @@ bool Watcher::is_watched(const layout::ParticipantSlot& slot, std::uint64_t& mar
     }
     if (process == Process{self_.pid, self_.start_time}) return true;
     marks |= mark_of(process.first);
-    if (const Known* const known = find(process)) return known->state == State::Watched;
-    if (!has_room_for_one()) return false;
-    processes_.emplace(process, Known{});
+    if (const Known* const known = find(process)) {
+        const bool is_due = known->state == State::Postponed && os::coarse_ns() >= next_try_;
+        if (!is_due) return known->state == State::Watched;
+    } else if (!has_room_for_one()) {
+        return false;
+    }
+    asked_.reserve(asked_.size() + 1);
+    processes_.insert_or_assign(process, Known{});
     asked_.push_back(process);
     return false;
 }
@@ -278,7 +299,7 @@ bool Watcher::has_room_for_one() noexcept {
 void Watcher::run() noexcept {
     os::leave_inherited_schedule();
     bool is_at_work = watch_.begin();
-    bool may_be_replaced = is_at_work;
+    bool has_failed = !is_at_work;
     try {
         for (std::vector<os::EndedProcess> ended; is_at_work;) {
             is_at_work = watch_.wait(ended);
@@ -286,15 +307,19 @@ void Watcher::run() noexcept {
             serve();
         }
     } catch (const std::bad_alloc&) {
-        may_be_replaced = false;
+        has_failed = true;
     }
-    end(may_be_replaced);
+    end(has_failed);
 }
 
 // Listed waits go on in slices.
-void Watcher::end(bool may_be_replaced) noexcept {
+void Watcher::end(bool has_failed) noexcept {
     is_over_.store(true);
-    if (may_be_replaced) starter.store(0);
+    if (has_failed) {
+        postpone_start();
+    } else {
+        starter.store(0);
+    }
     {
         const std::lock_guard lock(mutex_);
         noted_.notify_all();
@@ -311,19 +336,20 @@ void Watcher::serve() {
         asked.swap(asked_);
     }
     for (const Process& process : asked) {
-        settle(process, watch_.add(process.first, process.second));
+        const bool is_watched = watch_.add(process.first, process.second);
+        const State failed = watch_.is_short() ? State::Postponed : State::Unwatched;
+        settle(process, is_watched ? State::Watched : failed);
     }
 }
 
-void Watcher::settle(const Process& process, bool is_watched) noexcept {
+void Watcher::settle(const Process& process, State state) noexcept {
     {
         const std::lock_guard lock(mutex_);
+        if (state == State::Postponed) next_try_ = os::coarse_ns() + kBetweenTries;
         const auto known = processes_.find(process);
-        if (known != processes_.end()) {
-            known->second.state = is_watched ? State::Watched : State::Unwatched;
-        }
+        if (known != processes_.end()) known->second.state = state;
     }
-    if (!is_watched) rouse({.marks = mark_of(process.first)});
+    if (state != State::Watched) rouse({.marks = mark_of(process.first)});
 }
 
 // A process that has ended is not watched: a wait that looks and finds that its lock is still held

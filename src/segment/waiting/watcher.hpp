@@ -89,7 +89,7 @@ public:
     static void prepare(bool wanted = is_wanted()) noexcept;
     // Null: there is none (yet).
     static Watcher* running() noexcept;
-    // False: not prepared, or starting one has failed, or another thread is at it.
+    // False: not prepared, or another thread is at it, or starting one has failed a short time ago.
     static bool may_start() noexcept;
     // The running watcher, or a new one; null if there can be none, or another thread starts it.
     static Watcher* start() noexcept;
@@ -118,7 +118,12 @@ public:
     [[nodiscard]] bool watches(const Peers& peers, std::uint64_t& marks) noexcept;
 
 private:
-    enum class State : std::uint8_t { Asked, Watched, Unwatched };
+    enum class State : std::uint8_t {
+        Asked,
+        Watched,
+        Unwatched,  // for good
+        Postponed,  // for want of descriptors or memory: asked for again after next_try_
+    };
     using Process = std::pair<std::uint32_t, std::uint64_t>;  // pid and start time
     struct Known {
         State state = State::Asked;
@@ -135,9 +140,9 @@ private:
     static std::uint64_t mark_of(std::uint32_t pid) noexcept;
     void start_thread() noexcept;
     void run() noexcept;
-    void end(bool may_be_replaced) noexcept;
+    void end(bool has_failed) noexcept;
     void serve();
-    void settle(const Process& process, bool is_watched) noexcept;
+    void settle(const Process& process, State state) noexcept;
     void note(const std::vector<os::EndedProcess>& ended) noexcept;
     void rouse(const Reason& reason) noexcept;
     std::uint64_t rouse_next(std::uint64_t after, const Reason& reason) noexcept;
@@ -160,6 +165,7 @@ private:
     std::map<Process, Known> processes_;
     std::vector<Process> asked_;
     std::int64_t next_purge_ = 0;
+    std::int64_t next_try_ = 0;
 };
 
 }  // namespace penstock::detail

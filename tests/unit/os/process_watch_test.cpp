@@ -253,15 +253,27 @@ TEST(ProcessWatchTest, AtTheLimitOfDescriptorsNoMoreAreWatched) {
                    processes.add(peers[watched].pid(), peers[watched].start_time())) {
                 ++watched;
             }
+            require(processes.is_short());
             std::vector<EndedProcess> ended;
             peers.front().kill_unreaped();
             require(processes.wait(ended) && pids_of(ended) == std::vector{peers.front().pid()});
             require(processes.add(peers.back().pid(), peers.back().start_time()));
+            require(!processes.is_short());
         });
         watching.join();
         require(watched > 0 && watched < peers.size());
     });
     EXPECT_EQ(child.wait(), 0);
+}
+
+TEST(ProcessWatchTest, AClosedWatchLeavesNoDescriptor) {
+    const std::set<std::string> before = descriptors();
+    ProcessWatch processes;
+    EXPECT_EQ(descriptors().size(), before.size() + 1);
+    processes.close();
+    processes.raise();
+    processes.close();
+    EXPECT_EQ(descriptors(), before);
 }
 
 }  // namespace
