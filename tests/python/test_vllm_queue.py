@@ -417,7 +417,7 @@ def test_a_handle_of_the_other_kind_is_refused_in_words() -> None:
 
 
 def test_only_one_reader_has_a_rank(queue: Any) -> None:
-    with pytest.raises(penstock.Busy, match="rank 0 .* has a reader"):
+    with pytest.raises(penstock.Busy, match=r"rank 0 .* has a reader"):
         MessageQueue.create_from_handle(queue[0].export_handle(), 0)
 
 

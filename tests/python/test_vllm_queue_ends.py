@@ -18,7 +18,7 @@ import pytest
 from peers import WITHIN, eventually, state_of
 
 import penstock
-from penstock.integrations.vllm import rings
+from penstock.integrations.vllm.leftovers import remove_abandoned
 from penstock.integrations.vllm.shm_broadcast import MessageQueue
 
 SOON = 0.1  # seconds from a death until the others know; more where a busy machine delays them
@@ -148,6 +148,34 @@ def test_a_queue_whose_other_side_was_shut_down_goes_on() -> None:
         one.close()
 
 
+@pytest.mark.parametrize("how", ["second", "named", "chunk"])
+def test_an_event_ends_a_wait_too(how: str) -> None:
+    """As in vLLM of 2025, where it was the second argument."""
+    queues, reader, _ = reader_in_the_handshake()
+    event = threading.Event()
+
+    def wait() -> None:
+        if how == "second":
+            reader.dequeue(None, event)
+        elif how == "named":
+            reader.dequeue(cancel=event, indefinite=True)
+        else:
+            with reader.acquire_read(cancel=event):
+                pass
+
+    waiter = Waiter(wait)
+    event.set()
+    error = waiter.end()
+    assert isinstance(error, RuntimeError)
+    assert str(error) == "cancelled"
+    with pytest.raises(TimeoutError):
+        reader.dequeue(0.05, threading.Event())
+    queues[0].enqueue("still of use")
+    assert reader.dequeue(None, event) == "still of use"
+    for one in queues:
+        one.close()
+
+
 # Deaths
 
 
@@ -253,7 +281,7 @@ def test_nothing_is_left_of_an_engine_that_was_killed(peer: Any) -> None:
     assert file.exists()
     reader.kill()
     writer.kill()
-    rings.remove_abandoned()  # as the next queue on this machine does
+    remove_abandoned()  # as the next queue on this machine does
     assert not file.exists()
     assert Path(f"/dev/shm/penstock.{living.buffer.shared_memory.name}").exists()
     living.close()
@@ -286,4 +314,4 @@ def test_random_kills_are_told_to_all_others(peer: Any) -> None:
         for one in (writer, *workers):
             if one is not victim:
                 one.kill()
-        rings.remove_abandoned()
+        remove_abandoned()

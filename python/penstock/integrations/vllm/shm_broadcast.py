@@ -75,6 +75,7 @@ LONG_WAIT_TIME_LOG_MSG = (
 )
 
 _LOOK_SECONDS = 0.05  # between two looks for dead readers by a writer that finds room
+_EVENT_SECONDS = 0.02  # between two looks at a caller's event, which wakes nobody
 _fence = threading.Lock()
 
 from_bytes_big = functools.partial(int.from_bytes, byteorder="big")
@@ -408,9 +409,12 @@ class MessageQueue:
         except UnsupportedType:  # a dtype that the typed codec does not know
             self._send(messages.pickled_message_of(obj), timeout)
 
-    def dequeue(self, timeout: float | None = None, indefinite: bool = False) -> Any:
+    def dequeue(
+        self, timeout: float | None = None, indefinite: Any = False, cancel: Any = None
+    ) -> Any:
         """The next object, for which it waits ``timeout`` seconds at most. ``indefinite``: a long
-        wait is no news, and is not logged.
+        wait is no news, and is not logged. ``cancel``, an Event, ends it by
+        RuntimeError("cancelled"); vLLM once had it as the second argument, and so it may be given.
 
         The object is the caller's own, except large tensors of an arena. Raises TimeoutError,
         PeerDied or Closed (the writer is gone and everything was received), RuntimeError
@@ -418,11 +422,12 @@ class MessageQueue:
         """
         if self._receive is None:
             raise RuntimeError("Only readers can dequeue")
+        receive, warns = _heeding(cancel, indefinite, self._receive)
         started = time.monotonic()
         left = timeout
         message = self._take_early()
         while message == messages.READY:
-            message = self._until_done(self._receive, left, warns=not indefinite)
+            message = self._until_done(receive, left, warns)
             if message == messages.READY:
                 self._is_ready = True
                 left = None if timeout is None else timeout - (time.monotonic() - started)
@@ -490,10 +495,10 @@ class MessageQueue:
 
     @contextmanager
     def acquire_read(
-        self, timeout: float | None = None, indefinite: bool = False
+        self, timeout: float | None = None, indefinite: Any = False, cancel: Any = None
     ) -> Iterator[memoryview]:
         """The bytes of the next message, in place; it is read at the end of the block, also if that
-        raises. Of an object they are its pickle."""
+        raises. Of an object they are its pickle. It waits as ``dequeue`` does."""
         assert self._is_local_reader, "Only readers can acquire read"
         assert self._reader is not None
         reader = self._reader
@@ -502,10 +507,11 @@ class MessageQueue:
             view = reader.recv_view(seconds)
             return view, view.__enter__()
 
+        attempt, warns = _heeding(cancel, indefinite, enter)
         started = time.monotonic()
         while True:
             left = None if timeout is None else timeout - (time.monotonic() - started)
-            with _entered(self._until_done(enter, left, warns=not indefinite)) as message:
+            with _entered(self._until_done(attempt, left, warns)) as message:
                 if type(message) is tuple and message == messages.READY:
                     self._is_ready = True
                     continue
@@ -644,6 +650,31 @@ class MessageQueue:
         if blocking:
             queue.wait_until_ready()
         return queue
+
+
+Attempt = Callable[[float | None], Any]
+
+
+def _heeding(cancel: Any, indefinite: Any, attempt: Attempt) -> tuple[Attempt, bool]:
+    """An attempt that also ends when the event is set, and whether a long wait is to be logged."""
+    if hasattr(indefinite, "is_set"):
+        cancel, indefinite = indefinite, False
+    if cancel is None:
+        return attempt, not indefinite
+
+    def until_set(seconds: float | None) -> Any:
+        patience = Patience(seconds, None)
+        while True:
+            left = patience.seconds()
+            try:
+                return attempt(_EVENT_SECONDS if left is None else min(left, _EVENT_SECONDS))
+            except Timeout:
+                if cancel.is_set():
+                    raise Cancelled("cancelled") from None
+                if patience.is_over():
+                    raise
+
+    return until_set, not indefinite
 
 
 def _try(create: Callable[[], MessageQueue]) -> tuple[Any, Exception | None]:
