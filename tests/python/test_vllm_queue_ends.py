@@ -179,7 +179,7 @@ def test_an_event_ends_a_wait_too(how: str) -> None:
 # Deaths
 
 
-@pytest.mark.parametrize("begin", ["vllm_queues:error_of_dequeue", "q.wait_until_ready"])
+@pytest.mark.parametrize("begin", ["vllm_queues:error_of_dequeuing", "q.wait_until_ready"])
 def test_a_reader_learns_that_its_writer_was_killed(peer: Any, begin: str) -> None:
     writer, reader = peer(), peer()
     handle = writer.call("do", "vllm_queues:create", "q", 1, 1)
@@ -217,7 +217,7 @@ def test_a_blocked_writer_learns_that_its_reader_was_killed(peer: Any) -> None:
     writer, reader = peer(), peer()
     handle = writer.call("do", "vllm_queues:create", "q", 1, 1)
     reader.call("do", "vllm_queues:attach", "q", handle, 0)
-    writer.start("do", "vllm_queues:error_of_filling", "q", PATIENT)
+    writer.start("do", "vllm_queues:error_of_enqueuing", "q", 100_000, PATIENT)
     reader.signal(signal.SIGSTOP)
     eventually(lambda: state_of(reader.pid) == "T")
     reader.kill()
@@ -288,30 +288,30 @@ def test_nothing_is_left_of_an_engine_that_was_killed(peer: Any) -> None:
 
 
 @pytest.mark.full
-def test_random_kills_are_told_to_all_others(peer: Any) -> None:
-    """100 engines of one writer and two workers; one process of each is killed at random."""
+@pytest.mark.timeout(600)
+@pytest.mark.parametrize("role", ["writer", "reader"])
+def test_a_kill_at_a_random_moment_is_told_to_those_who_wait(peer: Any, role: str) -> None:
+    """100 engines of a writer and two readers at full speed, one of whose processes is killed."""
     chance = random.Random(7)
+    late = []
     for _ in range(100):
-        writer, *workers = peer(), peer(), peer()
+        writer, *readers = peer(), peer(), peer()
         handle = writer.call("do", "vllm_queues:create", "q", 2, 2)
-        for rank, worker in enumerate(workers):
-            worker.call("do", "vllm_queues:attach", "q", handle, rank)
-        victim = chance.choice([writer, *workers])
-        for worker in workers:
-            worker.start("do", "vllm_queues:error_of_dequeue", "q", PATIENT)
-        if victim is writer:
-            victim.kill()
-            for worker in workers:
-                name, text, _ = worker.result()
-                assert name == "PeerDied"
-                assert f"pid {victim.pid}" in text
-        else:
-            writer.start("do", "vllm_queues:error_of_filling", "q", PATIENT)
-            victim.kill()
-            name, text, _ = writer.result()
+        for rank, reader in enumerate(readers):
+            reader.call("do", "vllm_queues:attach", "q", handle, rank)
+            reader.start("do", "vllm_queues:error_of_dequeuing", "q", PATIENT)
+        writer.start("do", "vllm_queues:error_of_enqueuing", "q", 3000, PATIENT)
+        victim, others = (writer, readers) if role == "writer" else (readers[0], [writer])
+        time.sleep(chance.uniform(0, 0.05))  # the random moment
+        victim.kill()
+        died = time.monotonic()
+        for one in others:
+            name, text, moment = one.result()
             assert name == "PeerDied"
             assert f"pid {victim.pid}" in text
-        for one in (writer, *workers):
+            late.append(moment - died)
+        for one in (writer, *readers):
             if one is not victim:
                 one.kill()
         remove_abandoned()
+    assert sorted(late)[len(late) // 2] < SOON
