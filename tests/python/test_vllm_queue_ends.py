@@ -21,7 +21,8 @@ import penstock
 from penstock.integrations.vllm.leftovers import remove_abandoned
 from penstock.integrations.vllm.shm_broadcast import MessageQueue
 
-SOON = 0.1  # seconds from a death until the others know; more where a busy machine delays them
+SOON = 0.1  # seconds from a death until the others know
+BUSY = 2.0  # the same on a machine that may be busy with other tests
 PATIENT = 5.0
 
 
@@ -54,7 +55,10 @@ class Waiter:
         if self.ended:
             return True
         stat = Path(f"/proc/self/task/{self._thread.native_id}/stat")
-        return stat.read_text(encoding="ascii").rpartition(")")[2].split()[0] == "S"
+        try:
+            return stat.read_text(encoding="ascii").rpartition(")")[2].split()[0] == "S"
+        except OSError:  # it has just ended
+            return True
 
     def end(self) -> BaseException | None:
         self._thread.join(WITHIN)
@@ -196,7 +200,7 @@ def test_a_reader_learns_that_its_writer_was_killed(peer: Any, begin: str) -> No
         name, text, moment = reader.result()
         assert name == "PeerDied"
         assert f"pid {writer.pid}" in text
-        assert moment - died < SOON + 0.4
+        assert moment - died < BUSY
 
 
 def test_a_reader_receives_what_a_writer_sent_before_it_was_killed(peer: Any) -> None:
@@ -225,7 +229,7 @@ def test_a_blocked_writer_learns_that_its_reader_was_killed(peer: Any) -> None:
     name, text, moment = writer.result()
     assert name == "PeerDied"
     assert f"reader 0 of '{handle.buffer_handle[3]}' (pid {reader.pid}" in text
-    assert moment - died < SOON + 0.4
+    assert moment - died < BUSY
     with pytest.raises(penstock.PeerDied, match=f"pid {reader.pid}"):  # it can't go on without it
         writer.call("q.enqueue", "next")
 
