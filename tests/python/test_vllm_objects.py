@@ -14,7 +14,7 @@ from typing import Any
 
 import numpy as np
 import pytest
-from peers import WITHIN, eventually, with_own_shm
+from peers import WITHIN, eventually, needs_a_mount, with_own_shm
 
 import penstock
 from penstock.integrations.vllm.chunks import Chunks
@@ -324,6 +324,7 @@ def test_handles_and_rings_of_the_other_kind_are_refused_in_words(storages: Any,
         theirs.unlink()
 
 
+@needs_a_mount
 def test_memory_is_reserved_before_it_is_promised() -> None:
     """vLLM's ring is made whatever /dev/shm has, and a write may end the process by SIGBUS."""
     done = with_own_shm(

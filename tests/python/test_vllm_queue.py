@@ -19,7 +19,7 @@ from typing import Any
 
 import numpy as np
 import pytest
-from peers import WITHIN, eventually
+from peers import WITHIN, eventually, needs_a_mount, with_own_shm
 
 import penstock
 from penstock.integrations.vllm import shm_broadcast
@@ -417,7 +417,7 @@ def test_a_handle_of_the_other_kind_is_refused_in_words() -> None:
 
 
 def test_only_one_reader_has_a_rank(queue: Any) -> None:
-    with pytest.raises(penstock.Busy, match="rank 0 .* has a reader"):
+    with pytest.raises(penstock.Busy, match=r"rank 0 .* has a reader"):
         MessageQueue.create_from_handle(queue[0].export_handle(), 0)
 
 
@@ -511,6 +511,37 @@ def test_a_queue_takes_a_twentieth_of_the_memory_and_gives_back_what_a_large_mes
         return writer.stats().reserved_bytes <= before
 
     eventually(gave_back)
+
+
+@needs_a_mount
+def test_dockers_64_mb_are_enough_for_eight_workers() -> None:
+    """vLLM's queues have 2 GiB, of which any page may be one too many."""
+    done = with_own_shm(
+        """
+        from penstock.integrations.vllm.shm_broadcast import MessageQueue
+        import numpy as np
+
+        queues = [MessageQueue(8, 8, max_chunk_bytes=16 << 20), MessageQueue(7, 7)]
+        queues += [MessageQueue(1, 1) for _ in range(8)]
+        reader = MessageQueue.create_from_handle(queues[2].export_handle(), 0)
+        queues[2].enqueue(np.ones(16 << 20, np.uint8))
+        print(reader.dequeue(timeout=10).sum() >> 20)
+        try:
+            queues[2].enqueue(np.ones(100 << 20, np.uint8))
+        except MemoryError as error:
+            print("/dev/shm" in str(error))
+        queues[2].enqueue("goes on")
+        print(reader.dequeue(timeout=10))
+        try:
+            while True:
+                queues.append(MessageQueue(1, 1))
+        except RuntimeError as error:
+            print(str(error)[:48])
+        """,
+        mount="size=64m",
+    )
+    said = "Insufficient space in /dev/shm for ShmRingBuffer"
+    assert done.stdout.splitlines() == ["16", "True", "goes on", said], done.stderr
 
 
 def test_an_idle_reader_uses_no_processor(peer: Any) -> None:

@@ -18,10 +18,11 @@ import pytest
 from peers import WITHIN, eventually, state_of
 
 import penstock
-from penstock.integrations.vllm import rings
+from penstock.integrations.vllm.leftovers import remove_abandoned
 from penstock.integrations.vllm.shm_broadcast import MessageQueue
 
-SOON = 0.1  # seconds from a death until the others know; more where a busy machine delays them
+SOON = 0.1  # seconds from a death until the others know
+BUSY = 2.0  # the same on a machine that may be busy with other tests
 PATIENT = 5.0
 
 
@@ -54,7 +55,10 @@ class Waiter:
         if self.ended:
             return True
         stat = Path(f"/proc/self/task/{self._thread.native_id}/stat")
-        return stat.read_text(encoding="ascii").rpartition(")")[2].split()[0] == "S"
+        try:
+            return stat.read_text(encoding="ascii").rpartition(")")[2].split()[0] == "S"
+        except OSError:  # it has just ended
+            return True
 
     def end(self) -> BaseException | None:
         self._thread.join(WITHIN)
@@ -148,10 +152,38 @@ def test_a_queue_whose_other_side_was_shut_down_goes_on() -> None:
         one.close()
 
 
+@pytest.mark.parametrize("how", ["second", "named", "chunk"])
+def test_an_event_ends_a_wait_too(how: str) -> None:
+    """As in vLLM of 2025, where it was the second argument."""
+    queues, reader, _ = reader_in_the_handshake()
+    event = threading.Event()
+
+    def wait() -> None:
+        if how == "second":
+            reader.dequeue(None, event)
+        elif how == "named":
+            reader.dequeue(cancel=event, indefinite=True)
+        else:
+            with reader.acquire_read(cancel=event):
+                pass
+
+    waiter = Waiter(wait)
+    event.set()
+    error = waiter.end()
+    assert isinstance(error, RuntimeError)
+    assert str(error) == "cancelled"
+    with pytest.raises(TimeoutError):
+        reader.dequeue(0.05, threading.Event())
+    queues[0].enqueue("still of use")
+    assert reader.dequeue(None, event) == "still of use"
+    for one in queues:
+        one.close()
+
+
 # Deaths
 
 
-@pytest.mark.parametrize("begin", ["vllm_queues:error_of_dequeue", "q.wait_until_ready"])
+@pytest.mark.parametrize("begin", ["vllm_queues:error_of_dequeuing", "q.wait_until_ready"])
 def test_a_reader_learns_that_its_writer_was_killed(peer: Any, begin: str) -> None:
     writer, reader = peer(), peer()
     handle = writer.call("do", "vllm_queues:create", "q", 1, 1)
@@ -168,7 +200,7 @@ def test_a_reader_learns_that_its_writer_was_killed(peer: Any, begin: str) -> No
         name, text, moment = reader.result()
         assert name == "PeerDied"
         assert f"pid {writer.pid}" in text
-        assert moment - died < SOON + 0.4
+        assert moment - died < BUSY
 
 
 def test_a_reader_receives_what_a_writer_sent_before_it_was_killed(peer: Any) -> None:
@@ -189,7 +221,7 @@ def test_a_blocked_writer_learns_that_its_reader_was_killed(peer: Any) -> None:
     writer, reader = peer(), peer()
     handle = writer.call("do", "vllm_queues:create", "q", 1, 1)
     reader.call("do", "vllm_queues:attach", "q", handle, 0)
-    writer.start("do", "vllm_queues:error_of_filling", "q", PATIENT)
+    writer.start("do", "vllm_queues:error_of_enqueuing", "q", 100_000, PATIENT)
     reader.signal(signal.SIGSTOP)
     eventually(lambda: state_of(reader.pid) == "T")
     reader.kill()
@@ -197,7 +229,7 @@ def test_a_blocked_writer_learns_that_its_reader_was_killed(peer: Any) -> None:
     name, text, moment = writer.result()
     assert name == "PeerDied"
     assert f"reader 0 of '{handle.buffer_handle[3]}' (pid {reader.pid}" in text
-    assert moment - died < SOON + 0.4
+    assert moment - died < BUSY
     with pytest.raises(penstock.PeerDied, match=f"pid {reader.pid}"):  # it can't go on without it
         writer.call("q.enqueue", "next")
 
@@ -253,37 +285,37 @@ def test_nothing_is_left_of_an_engine_that_was_killed(peer: Any) -> None:
     assert file.exists()
     reader.kill()
     writer.kill()
-    rings.remove_abandoned()  # as the next queue on this machine does
+    remove_abandoned()  # as the next queue on this machine does
     assert not file.exists()
     assert Path(f"/dev/shm/penstock.{living.buffer.shared_memory.name}").exists()
     living.close()
 
 
 @pytest.mark.full
-def test_random_kills_are_told_to_all_others(peer: Any) -> None:
-    """100 engines of one writer and two workers; one process of each is killed at random."""
+@pytest.mark.timeout(600)
+@pytest.mark.parametrize("role", ["writer", "reader"])
+def test_a_kill_at_a_random_moment_is_told_to_those_who_wait(peer: Any, role: str) -> None:
+    """100 engines of a writer and two readers at full speed, one of whose processes is killed."""
     chance = random.Random(7)
+    late = []
     for _ in range(100):
-        writer, *workers = peer(), peer(), peer()
+        writer, *readers = peer(), peer(), peer()
         handle = writer.call("do", "vllm_queues:create", "q", 2, 2)
-        for rank, worker in enumerate(workers):
-            worker.call("do", "vllm_queues:attach", "q", handle, rank)
-        victim = chance.choice([writer, *workers])
-        for worker in workers:
-            worker.start("do", "vllm_queues:error_of_dequeue", "q", PATIENT)
-        if victim is writer:
-            victim.kill()
-            for worker in workers:
-                name, text, _ = worker.result()
-                assert name == "PeerDied"
-                assert f"pid {victim.pid}" in text
-        else:
-            writer.start("do", "vllm_queues:error_of_filling", "q", PATIENT)
-            victim.kill()
-            name, text, _ = writer.result()
+        for rank, reader in enumerate(readers):
+            reader.call("do", "vllm_queues:attach", "q", handle, rank)
+            reader.start("do", "vllm_queues:error_of_dequeuing", "q", PATIENT)
+        writer.start("do", "vllm_queues:error_of_enqueuing", "q", 3000, PATIENT)
+        victim, others = (writer, readers) if role == "writer" else (readers[0], [writer])
+        time.sleep(chance.uniform(0, 0.05))  # the random moment
+        victim.kill()
+        died = time.monotonic()
+        for one in others:
+            name, text, moment = one.result()
             assert name == "PeerDied"
             assert f"pid {victim.pid}" in text
-        for one in (writer, *workers):
+            late.append(moment - died)
+        for one in (writer, *readers):
             if one is not victim:
                 one.kill()
-        rings.remove_abandoned()
+        remove_abandoned()
+    assert sorted(late)[len(late) // 2] < SOON

@@ -37,20 +37,22 @@ def sums(objects: Objects, key: str, count: int, timeout: float) -> list[int]:
     return [int(np.sum(objects[key].dequeue(timeout=timeout))) for _ in range(count)]
 
 
-def error_of_dequeue(objects: Objects, key: str, timeout: float) -> tuple[str, str, float]:
-    """The error that ends a wait: class, text, and the moment."""
-    try:
-        objects[key].dequeue(timeout=timeout)
-    except Exception as error:
-        return type(error).__name__, str(error), time.monotonic()
-    raise AssertionError("it received something")
-
-
-def error_of_filling(objects: Objects, key: str, timeout: float) -> tuple[str, str, float]:
-    """The same of a writer whose ring is full."""
+def error_of_dequeuing(objects: Objects, key: str, timeout: float) -> tuple[str, str, float]:
+    """The error that ends a reader: class, text, and the moment."""
     try:
         while True:
-            objects[key].enqueue(bytes(100_000), timeout=timeout)
+            objects[key].dequeue(timeout=timeout)
+    except Exception as error:
+        return type(error).__name__, str(error), time.monotonic()
+
+
+def error_of_enqueuing(
+    objects: Objects, key: str, nbytes: int, timeout: float
+) -> tuple[str, str, float]:
+    """The same of a writer that sends as fast as it can."""
+    try:
+        while True:
+            objects[key].enqueue(bytes(nbytes), timeout=timeout)
     except Exception as error:
         return type(error).__name__, str(error), time.monotonic()
 

@@ -1,4 +1,6 @@
-"""vLLM's KV cache in a pool of this machine: a connector that vLLM loads by its own configuration.
+"""For vLLM: its message queue and its object store over Penstock's (``shm_broadcast`` and
+``shm_object_storage``, which an installed vLLM uses where PENSTOCK_VLLM=1), and its KV cache in a
+pool of this machine, by a connector that vLLM loads by its own configuration:
 
     vllm serve MODEL --kv-transfer-config '{
         "kv_connector": "PenstockMPConnector",

@@ -19,6 +19,7 @@ from ... import Store
 from ...errors import Incompatible, NoSpace, NotFound
 from .chunks import Chunks
 from .handles import SharedSegment
+from .leftovers import remove_abandoned
 
 __all__ = ["SingleWriterShmRingBuffer"]
 
@@ -66,6 +67,7 @@ class SingleWriterShmRingBuffer:
             self._attach(name or "")
 
     def _create(self, name: str) -> None:
+        remove_abandoned()
         size = self.data_buffer_size
         self._store = Store.create(
             _segment_of(name),

@@ -7,14 +7,14 @@ kept for the callers that read them, and ``acquire_write`` lends a chunk of that
 
 from __future__ import annotations
 
-import contextlib
 import os
 import secrets
 from typing import Any
 
-from ... import Broadcast, BroadcastReader, BroadcastWriter, _core
-from ...errors import Error, NoSpace
+from ... import Broadcast, BroadcastReader, BroadcastWriter
+from ...errors import NoSpace
 from ...handle import Waiting
+from .leftovers import remove_abandoned
 
 __all__ = ["CAPACITY", "attach", "create", "new_name"]
 
@@ -46,16 +46,6 @@ def create(name: str, readers: int) -> BroadcastWriter:
 def attach(name: str, rank: int) -> BroadcastReader:
     """The reader of a rank. Raises NotFound if the writer is gone, or on another machine."""
     return Broadcast.attach(name, rank)
-
-
-def remove_abandoned() -> None:
-    """Removes rings whose processes are all dead, by the kernel's word: engines that were killed
-    leave them behind."""
-    with contextlib.suppress(OSError):
-        for file in os.listdir(_SHM):
-            if file.startswith(f"penstock.{_PREFIX}"):
-                with contextlib.suppress(Error):
-                    _core.remove_if_abandoned(file.removeprefix("penstock."), False)
 
 
 def _waiting() -> Waiting:

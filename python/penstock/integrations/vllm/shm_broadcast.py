@@ -28,12 +28,13 @@ from typing import Any
 
 from ... import BroadcastReader, BroadcastWriter, _core
 from ...errors import Cancelled, PeerDied, Timeout, UnsupportedType
-from . import messages, rings
+from . import group_queues, messages, rings
 from .arena import SLOT_BYTES, SLOTS, TensorArena
-from .groups import group_of
+from .events import heeding
 from .handles import Handle, NoRemoteReaders, SegmentHandle, SharedSegment, items_of
 from .patience import Patience
 from .peers import dead_reader, waited_for
+from .spin_condition import SpinCondition
 from .tensors import rebuild_tensor as _rebuild_tensor  # noqa: F401 (by the names of vLLM's)
 from .tensors import reduce_tensor as _reduce_tensor  # noqa: F401
 
@@ -182,48 +183,6 @@ class ShmRingBuffer:
         return self.writer
 
 
-class SpinCondition:
-    """How one side of a MessageQueue waits. vLLM's spins for a second; this one sleeps.
-
-    ``context`` is the side of the ring that waits. Nothing needs to notify: a message ends the
-    waits for it. Any thread may use it.
-    """
-
-    def __init__(
-        self,
-        is_reader: bool,
-        context: BroadcastReader | BroadcastWriter,
-        notify_address: str | None = None,
-        busy_loop_s: float = 1,
-    ) -> None:
-        self.is_reader = is_reader
-        self.busy_loop_s = busy_loop_s if is_reader else 0  #: kept for callers; changes nothing
-        self.last_read = time.monotonic() if is_reader else 0
-        self.last_notify_poll = self.last_read
-        self.cancelled = _core.Cancel()
-        self._side = context
-
-    def record_read(self) -> None:
-        """Notes the time, for callers that look at it."""
-        self.last_read = time.monotonic()
-
-    def cancel(self) -> None:
-        """Ends the waits of this side, now and later, within 80 ms."""
-        self.cancelled.cancel()
-
-    def wait(self, timeout_ms: int | None = None) -> None:
-        """Until there is a message, or ``cancel()``, or the time is over."""
-        assert self.is_reader, "Only readers can wait"
-        assert isinstance(self._side, BroadcastReader)
-        seconds = None if timeout_ms is None else max(0, timeout_ms) / 1000
-        with contextlib.suppress(Timeout, Cancelled):
-            self._side._wait_message(seconds, self.cancelled)
-
-    def notify(self) -> None:
-        """Does nothing, since a message wakes its readers by itself."""
-        assert not self.is_reader, "Only writers can notify"
-
-
 class MessageQueue:
     """One writer, and a reader for each rank; every reader gets every object, in order.
 
@@ -295,7 +254,7 @@ class MessageQueue:
         self._spin_condition = None
         self._is_ready = False
         self._early: deque[Any] = deque()  # received by wait_until_ready()
-        self._lost: PeerDied | None = None
+        self._lost: PeerDied | None = None  # a writer can't go on without a reader
         self._looked = 0.0
 
     def _handle_of(self, local_reader_ranks: list[int]) -> Handle:
@@ -408,9 +367,12 @@ class MessageQueue:
         except UnsupportedType:  # a dtype that the typed codec does not know
             self._send(messages.pickled_message_of(obj), timeout)
 
-    def dequeue(self, timeout: float | None = None, indefinite: bool = False) -> Any:
+    def dequeue(
+        self, timeout: float | None = None, indefinite: Any = False, cancel: Any = None
+    ) -> Any:
         """The next object, for which it waits ``timeout`` seconds at most. ``indefinite``: a long
-        wait is no news, and is not logged.
+        wait is no news, and is not logged. ``cancel``, an Event, ends it by
+        RuntimeError("cancelled"); vLLM once had it as the second argument, and so it may be given.
 
         The object is the caller's own, except large tensors of an arena. Raises TimeoutError,
         PeerDied or Closed (the writer is gone and everything was received), RuntimeError
@@ -418,11 +380,12 @@ class MessageQueue:
         """
         if self._receive is None:
             raise RuntimeError("Only readers can dequeue")
+        receive, warns = heeding(cancel, indefinite, self._receive)
         started = time.monotonic()
         left = timeout
         message = self._take_early()
         while message == messages.READY:
-            message = self._until_done(self._receive, left, warns=not indefinite)
+            message = self._until_done(receive, left, warns)
             if message == messages.READY:
                 self._is_ready = True
                 left = None if timeout is None else timeout - (time.monotonic() - started)
@@ -452,11 +415,7 @@ class MessageQueue:
     def _send(self, message: Any, timeout: float | None) -> None:
         assert self._writer is not None
         send = self._writer.send_bytes if type(message) is bytes else self._writer.send
-        try:
-            self._until_done(functools.partial(send, message), timeout)
-        except PeerDied as died:
-            self._lost = died
-            raise
+        self._until_done(functools.partial(send, message), timeout)
 
     def _look_for_the_dead(self, writer: BroadcastWriter) -> None:
         """Raises PeerDied. A writer that finds room would not learn of a death: the engine must."""
@@ -490,10 +449,10 @@ class MessageQueue:
 
     @contextmanager
     def acquire_read(
-        self, timeout: float | None = None, indefinite: bool = False
+        self, timeout: float | None = None, indefinite: Any = False, cancel: Any = None
     ) -> Iterator[memoryview]:
         """The bytes of the next message, in place; it is read at the end of the block, also if that
-        raises. Of an object they are its pickle."""
+        raises. Of an object they are its pickle. It waits as ``dequeue`` does."""
         assert self._is_local_reader, "Only readers can acquire read"
         assert self._reader is not None
         reader = self._reader
@@ -502,10 +461,11 @@ class MessageQueue:
             view = reader.recv_view(seconds)
             return view, view.__enter__()
 
+        attempt, warns = heeding(cancel, indefinite, enter)
         started = time.monotonic()
         while True:
             left = None if timeout is None else timeout - (time.monotonic() - started)
-            with _entered(self._until_done(enter, left, warns=not indefinite)) as message:
+            with _entered(self._until_done(attempt, left, warns)) as message:
                 if type(message) is tuple and message == messages.READY:
                     self._is_ready = True
                     continue
@@ -552,6 +512,9 @@ class MessageQueue:
                 return _core.run_cancellable(cancelled, functools.partial(attempt, seconds))
             except Cancelled:
                 raise RuntimeError("cancelled") from None
+            except PeerDied as died:
+                self._lost = died
+                raise
             except Timeout:
                 if patience is None:
                     patience = Patience(timeout, interval if warns else None, started)
@@ -587,22 +550,9 @@ class MessageQueue:
         Returns this rank's queue and, on the reader's rank, the handles of all; else []. With
         ``blocking`` it waits until the reader has attached.
         """
-        group = group_of(pg)
-        reader = group.rank_of(reader_rank)
-        is_local = group.shares_memory_with(reader)[group.rank]
-        queue, problem = _try(
-            lambda: MessageQueue(
-                n_reader=1,
-                n_local_reader=1 if is_local else 0,
-                max_chunk_bytes=max_chunk_bytes,
-                max_chunks=max_chunks,
-            )
+        return group_queues.single_reader(
+            MessageQueue, pg, max_chunk_bytes, max_chunks, reader_rank, blocking
         )
-        outcomes = group.all_gather(problem or queue.export_handle())
-        _raise_first(outcomes)
-        if blocking:
-            queue.wait_until_ready()
-        return queue, outcomes if group.rank == reader else []
 
     @staticmethod
     def create_from_process_group(
@@ -618,46 +568,15 @@ class MessageQueue:
         With an ``external_writer_handle`` that rank is a reader of that queue, like the others.
         ``blocking``: returns when all have attached. If the writer's rank fails, all ranks raise.
         """
-        group = group_of(pg)
-        is_local = group.shares_memory_with(writer_rank)
-        ranks = [rank for rank, same in enumerate(is_local) if same and rank != writer_rank]
-
-        def create() -> MessageQueue:
-            if external_writer_handle is not None:
-                return MessageQueue.create_from_handle(external_writer_handle, group.rank)
-            return MessageQueue(
-                n_reader=group.size - 1,
-                n_local_reader=len(ranks),
-                local_reader_ranks=ranks,
-                max_chunk_bytes=max_chunk_bytes,
-                max_chunks=max_chunks,
-            )
-
-        if group.rank == writer_rank:
-            queue, problem = _try(create)
-            group.broadcast(problem or queue.export_handle(), writer_rank)
-            _raise_first([problem])
-        else:
-            outcome = group.broadcast(None, writer_rank)
-            _raise_first([outcome])
-            queue = MessageQueue.create_from_handle(outcome, group.rank)
-        if blocking:
-            queue.wait_until_ready()
-        return queue
-
-
-def _try(create: Callable[[], MessageQueue]) -> tuple[Any, Exception | None]:
-    """The queue, or why there is none: to be told to the other ranks before it is raised."""
-    try:
-        return create(), None
-    except Exception as problem:
-        return None, problem
-
-
-def _raise_first(outcomes: list[Any]) -> None:
-    for outcome in outcomes:
-        if isinstance(outcome, Exception):
-            raise outcome
+        return group_queues.one_writer(
+            MessageQueue,
+            pg,
+            max_chunk_bytes,
+            max_chunks,
+            writer_rank,
+            external_writer_handle,
+            blocking,
+        )
 
 
 @contextmanager

@@ -21,6 +21,7 @@ def is_plain(tensor: Any) -> bool:
         tensor.device.type == "cpu"
         and tensor.layout is torch.strided
         and not tensor.requires_grad
+        and not tensor.is_nested
         and not tensor.is_quantized
         and not tensor.is_conj()
         and not tensor.is_neg()
