@@ -589,7 +589,7 @@ TEST_F(DeathNoticedTest, AReaderKnowsHowAReapedWriterDied) {
 TEST_F(DeathNoticedTest, AForkInTheMiddleOfAWait) {
     const std::string name = new_name();
     const Gate made;
-    const Child writer([&] {
+    Child writer([&] {
         auto own = BroadcastWriter::create(name);
         made.open();
         for (;;) ::pause();
@@ -611,6 +611,8 @@ TEST_F(DeathNoticedTest, AForkInTheMiddleOfAWait) {
     int status = -1;
     EXPECT_EQ(::waitpid(child, &status, 0), child);
     EXPECT_EQ(status, 0);
+    writer.send(SIGKILL);
+    writer.wait();
 }
 
 // A waiting consumer watches those that join during its wait. After the first death it sleeps for
