@@ -10,7 +10,7 @@ class SharedFile;
 
 // Bytes of a range of the file that lie in huge pages, counted in whole ones: exact where the range
 // has room for 128 of them, beyond that estimated from 128 places. Takes no memory for holes, and a
-// file that is cut short meanwhile does no harm. Some 4 us for each place. 0 where it is unknown
+// file that is cut short meanwhile does no harm. 4 to 8 us for each place. 0 where it is unknown
 // (before Linux 5.14, without /proc, without the addresses).
 std::uint64_t bytes_in_huge_pages(const SharedFile& file, std::uint64_t offset,
                                   std::uint64_t bytes) noexcept;

@@ -134,8 +134,8 @@ public:
     // Asks for huge pages where pages are made from now on: a file system may give them on request.
     [[nodiscard]] std::error_code use_huge_pages() noexcept;
     // Moves the file's pages, also those in use, into huge pages, for each that lies whole within
-    // the range and has a page; its holes are filled. 0.3 ms for each MiB of holes, 1 to 4 ms for
-    // each of pages. Ends at the first that can't be made: not_enough_memory,
+    // the range and has a page; its holes are filled. 0.15 ms for each MiB of holes, 1 to 4 ms
+    // for each of pages. Ends at the first that can't be made: not_enough_memory,
     // device_or_resource_busy (the cgroup's limit), invalid_argument (none of its pages exists; not
     // for this file, on this machine or before Linux 6.1). resource_unavailable_try_again: it went
     // on beside pages that the kernel holds.

@@ -237,7 +237,7 @@ private:
 };
 
 // The statistics that segments of all concepts have. `file` is the segment's; where it has huge
-// pages, they are looked for, which takes up to 0.6 ms.
+// pages, they are looked for, which takes up to 1 ms.
 void read_segment_stats(SegmentStats& stats, const layout::SegmentHeader& header,
                         const Participants& participants, const os::SharedFile& file) noexcept;
 void set_wait_costs(SegmentStats& stats, const WaitCosts& costs) noexcept;
