@@ -7,9 +7,11 @@ import multiprocessing
 import os
 import pickle
 import random
+import sys
 import threading
 from collections.abc import Iterator
 from pathlib import Path
+from types import ModuleType
 from typing import Any
 
 import numpy as np
@@ -78,6 +80,52 @@ def test_a_tensor_is_the_readers_own(storages: Any) -> None:
     got = reader.get(*hand_out(writer, "key", {"pixels": sent}))["pixels"]
     assert torch.equal(got, sent)
     got[0] = 7
+
+
+class Item(dict[str, Any]):
+    """Stands for vLLM's MultiModalKwargsItem, with an encoder that gives arrays parts of their own,
+    as vLLM's does."""
+
+
+class Encoder:
+    def encode(self, value: Item) -> list[Any]:
+        head = [(name, array.shape, array.dtype.str) for name, array in value.items()]
+        return [pickle.dumps(head), *(memoryview(array) for array in value.values())]
+
+
+class Decoder:
+    def __init__(self, cls: type, share_mem: bool) -> None:
+        assert not share_mem  # what it makes must not lie in shared memory
+        self.cls = cls
+
+    def decode(self, parts: list[Any]) -> Any:
+        head = pickle.loads(parts[0])
+        return self.cls(
+            (name, np.frombuffer(bytearray(part), dtype).reshape(shape))
+            for (name, shape, dtype), part in zip(head, parts[1:], strict=True)
+        )
+
+
+def test_vllms_encoder_is_used_where_it_is(monkeypatch: Any) -> None:
+    pytest.importorskip("torch")
+    inputs, serial = ModuleType("vllm.multimodal.inputs"), ModuleType("vllm.v1.serial_utils")
+    inputs.MultiModalKwargsItem = Item  # type: ignore[attr-defined]
+    serial.MsgpackEncoder, serial.MsgpackDecoder = Encoder, Decoder  # type: ignore[attr-defined]
+    for module in (ModuleType("vllm"), ModuleType("vllm.multimodal"), ModuleType("vllm.v1")):
+        monkeypatch.setitem(sys.modules, module.__name__, module)
+    for module in (inputs, serial):
+        monkeypatch.setitem(sys.modules, module.__name__, module)
+    writer, reader = make_storages(1, 100 * KIB, 50 * KIB)
+    sent = Item(pixels=np.arange(5000, dtype=np.float32).reshape(50, 100), sizes=np.arange(3))
+    got = reader.get(*hand_out(writer, "key", sent))
+    assert type(got) is Item
+    assert got.keys() == sent.keys()
+    for name, array in sent.items():
+        np.testing.assert_array_equal(got[name], array)
+        got[name][0] = 7
+    assert reader.get(*hand_out(writer, "text", "no item")) == "no item"
+    for one in (writer, reader):
+        one.close()
 
 
 def test_keys_ids_and_errors_are_vllms(storages: Any) -> None:

@@ -23,7 +23,7 @@ from penstock.integrations.vllm.shm_broadcast import MessageQueue
 
 SOON = 0.1  # seconds from a death until the others know
 BUSY = 2.0  # the same on a machine that may be busy with other tests
-PATIENT = 5.0
+PATIENT = WITHIN
 
 
 def fill(writer: MessageQueue) -> None:

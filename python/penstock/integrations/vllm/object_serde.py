@@ -54,6 +54,7 @@ class MsgpackSerde(ObjectSerde):
         }
 
     def serialize(self, value: Any) -> tuple[bytes | list[bytes], int, bytes, int]:
+        """Any picklable value. A list holds the parts of a value of vLLM's encoder."""
         data, kind, lengths = self._data_of(value)
         nbytes = len(data) if lengths is None else sum(lengths)
         metadata = pickle.dumps((kind, nbytes, lengths), pickle.HIGHEST_PROTOCOL)
@@ -71,6 +72,7 @@ class MsgpackSerde(ObjectSerde):
         return pickle.dumps(value, pickle.HIGHEST_PROTOCOL), _PICKLED, None
 
     def deserialize(self, data_view: memoryview) -> Any:
+        """The value, as one's own. Raises ValueError for a kind that is not known here."""
         kind, nbytes, lengths = pickle.loads(data_view)
         data = data_view[len(data_view) - nbytes :]
         if kind == _PICKLED:

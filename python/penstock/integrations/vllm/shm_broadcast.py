@@ -393,7 +393,8 @@ class MessageQueue:
 
     @staticmethod
     def recv(socket: Any, timeout: float | None) -> Any:
-        """From vLLM's second channel, which readers on other machines have. Not here yet."""
+        """From vLLM's second channel, within ``timeout`` seconds: what readers on other machines
+        call. Raises NoRemoteReaders."""
         raise NoRemoteReaders(
             "a socket is where readers on other machines receive, to which this version of "
             "Penstock does not send; local readers use dequeue()"
