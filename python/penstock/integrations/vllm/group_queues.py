@@ -66,6 +66,7 @@ def one_writer(
             max_chunks=max_chunks,
         )
 
+    queue: MessageQueue
     if group.rank == writer_rank:
         queue, problem = _try(create)
         group.broadcast(problem or queue.export_handle(), writer_rank)
