@@ -100,7 +100,8 @@ def test_the_first_use_of_another_process_maps_huge_pages(name: str, huge: bool)
     assert seen["total"] == size // 4096
     if huge:
         assert seen["mapped"] >= size
-        assert seen["faults"] <= size // (2 * MIB) + 20  # Python's own included
+        # Of 12,288 in small pages. Python's own are included, and a sanitizer's.
+        assert seen["faults"] <= size // (2 * MIB) + 200
     else:
         assert seen["mapped"] == 0
         assert seen["faults"] >= size // (64 << 10)  # a fault maps 16 pages
