@@ -15,11 +15,11 @@ from typing import Any
 
 import numpy as np
 import pytest
+from creations import CREATIONS
 
 import penstock
 from penstock import inspect
 from penstock.cli.main import main
-from penstock.trajectories import TrajectoryReader, TrajectoryWriter
 
 MIB = 1 << 20
 CAPACITY = 64 * MIB
@@ -32,15 +32,6 @@ def given(name: str) -> None:
         penstock.Store.create(name, capacity=CAPACITY, huge_pages=True).close()
     except penstock.InvalidArgument as error:
         pytest.skip(str(error))
-
-
-CREATIONS = {
-    "Broadcast": lambda name, **memory: penstock.Broadcast.create(name, readers=1, **memory),
-    "Queue": penstock.Queue.create,
-    "Store": penstock.Store.create,
-    "TrajectoryReader": lambda name, **memory: TrajectoryReader.create(name, sequences=4, **memory),
-    "TrajectoryWriter": lambda name, **memory: TrajectoryWriter.create(name, **memory),
-}
 
 
 @pytest.mark.parametrize("create", CREATIONS.values(), ids=CREATIONS.keys())

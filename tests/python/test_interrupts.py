@@ -16,12 +16,12 @@ from types import FrameType
 from typing import Any
 
 import pytest
+from creations import CREATIONS
 from peers import WITHIN, eventually, run_script
 
 import penstock
 from penstock import _interrupts
 from penstock.cli import exits
-from penstock.trajectories import TrajectoryReader, TrajectoryWriter
 
 SIGNALS = [signal.SIGINT, signal.SIGTERM, signal.SIGHUP]
 SHM = Path("/dev/shm")
@@ -392,15 +392,6 @@ def shared_kib(pid: int | str) -> int:
     status = Path(f"/proc/{pid}/status").read_text(encoding="utf-8", errors="replace")
     line = next((line for line in status.splitlines() if line.startswith("RssShmem:")), "")
     return int(line.split()[1]) if line else 0
-
-
-CREATIONS = {
-    "Broadcast": lambda name, **memory: penstock.Broadcast.create(name, readers=1, **memory),
-    "Queue": penstock.Queue.create,
-    "Store": penstock.Store.create,
-    "TrajectoryReader": lambda name, **memory: TrajectoryReader.create(name, sequences=4, **memory),
-    "TrajectoryWriter": lambda name, **memory: TrajectoryWriter.create(name, **memory),
-}
 
 
 @pytest.mark.parametrize("create", CREATIONS.values(), ids=CREATIONS.keys())

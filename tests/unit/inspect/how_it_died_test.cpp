@@ -1,4 +1,4 @@
-// How participants died, as an inspection tells it: of the dead that nobody has reaped yet, and of
+// How participants died, as an inspection tells it: of the dead that are not reaped yet, and of
 // those that were reaped, until another joins in their place. The same for every concept.
 #include <gtest/gtest.h>
 #include <signal.h>

@@ -129,7 +129,7 @@ TEST(ProcessWatchTest, TellsHowEachProcessEnded) {
     });
 }
 
-// What the kernel promises to whoever looks at a lock when it is told of a death.
+// What the kernel promises of a lock that is looked at when a death is told.
 TEST(ProcessWatchTest, TheDescriptorsOfAnEndedProcessAreClosed) {
     ProcessWatch processes;
     watch(processes, [&] {

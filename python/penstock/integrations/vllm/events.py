@@ -10,7 +10,7 @@ from .patience import Patience
 
 __all__ = ["heeding"]
 
-_SECONDS = 0.02  # between two looks at an event, which wakes nobody
+_SECONDS = 0.02  # between two looks at an event, which wakes no waiter
 
 Attempt = Callable[[float | None], Any]
 

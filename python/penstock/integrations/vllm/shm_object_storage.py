@@ -3,7 +3,7 @@
 The writer puts objects under keys, and hands out addresses, ids and signatures; each reader gets an
 object with these, and that is its acknowledgement. An object that all readers have read as often as
 it was handed out may make room for others, oldest first; one that some reader never read blocks
-only itself. There is no lock: a reader that dies holds up nobody.
+only itself. There is no lock: a reader that dies holds up no other.
 """
 
 from __future__ import annotations
