@@ -57,8 +57,10 @@ std::size_t Dataclass::index_of(std::string_view field) const noexcept {
 
 // object.__new__ as called from Python: the C function refuses classes with another layout.
 nb::object Dataclass::blank() const {
-    static PyObject* const make =
-        PyObject_GetAttrString(reinterpret_cast<PyObject*>(&PyBaseObject_Type), "__new__");
+    static PyObject* make = nullptr;  // guarded by the interpreter's lock
+    if (make == nullptr) {
+        make = PyObject_GetAttrString(reinterpret_cast<PyObject*>(&PyBaseObject_Type), "__new__");
+    }
     nb::object object = nb::steal(PyObject_CallOneArg(make, type.ptr()));
     if (!object.is_valid()) {
         nb::raise_python_error();

@@ -9,6 +9,8 @@ using detail::WriterCore;
 
 namespace {
 
+const std::string no_name;
+
 Status moved_from() noexcept {
     return Status::closed_here("this writer is closed: it was moved from");
 }
@@ -97,8 +99,7 @@ bool BroadcastWriter::is_open() const noexcept {
 }
 
 const std::string& BroadcastWriter::name() const noexcept {
-    static const std::string none;
-    return core_ == nullptr ? none : core_->segment->name();
+    return core_ == nullptr ? no_name : core_->segment->name();
 }
 
 std::string BroadcastWriter::instance() const {

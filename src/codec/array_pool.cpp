@@ -31,6 +31,9 @@ ArrayPool* make_pool_of_process() {
     return of_process;
 }
 
+// While the program or the library is loaded: no fork can meet its initialization.
+[[maybe_unused]] const ArrayPool& prepared = array_pool();
+
 }  // namespace
 
 ArrayPool& array_pool() {

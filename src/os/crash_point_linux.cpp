@@ -8,15 +8,17 @@
 #include <signal.h>
 #include <unistd.h>
 
+#include <algorithm>
 #include <atomic>
 #include <cstdlib>
 #include <cstring>
 #include <mutex>
-#include <set>
 #include <string>
 #include <string_view>
 #include <utility>
 #include <vector>
+
+#include "os/found_once.hpp"
 
 namespace penstock::os {
 namespace {
@@ -53,12 +55,12 @@ void arm_from_environment() {
     if (const char* specification = std::getenv("PENSTOCK_CRASH_AT")) arm(specification);
 }
 
-// The set of names is never freed: it lives as long as the process.
 void list_once(const char* path, const char* name) {
-    static auto* seen = new std::set<std::string>;
-    static auto* seen_mutex = new std::mutex;
-    const std::lock_guard lock(*seen_mutex);
-    if (!seen->insert(name).second) return;
+    static constinit std::mutex seen_mutex;
+    static constinit Immortal<std::vector<std::string>> seen;
+    const std::lock_guard lock(seen_mutex);
+    if (std::ranges::find(seen.value, name) != seen.value.end()) return;
+    seen.value.emplace_back(name);
     const int file = ::open(path, O_WRONLY | O_CREAT | O_APPEND | O_CLOEXEC, 0600);
     if (file < 0) return;
     const std::string line = std::string(name) + "\n";
@@ -85,9 +87,12 @@ std::vector<std::string> take_crash_trace() {
 }
 
 void pass_crash_point(const char* name) noexcept {
-    static const char* const list = std::getenv("PENSTOCK_CRASH_LIST");
-    static const bool once = (arm_from_environment(), true);
-    static_cast<void>(once);
+    static constinit std::atomic<bool> has_looked{false};
+    static constinit std::atomic<const char*> list{nullptr};
+    if (!has_looked.load(std::memory_order_relaxed) && !has_looked.exchange(true)) {
+        list = std::getenv("PENSTOCK_CRASH_LIST");
+        arm_from_environment();
+    }
     if (list != nullptr) list_once(list, name);
     if (is_tracing.load(std::memory_order_relaxed)) {
         const std::lock_guard lock(trap_mutex);

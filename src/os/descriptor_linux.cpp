@@ -7,17 +7,22 @@
 #include <atomic>
 
 #include "os/clock.hpp"
+#include "os/found_once.hpp"
 
 namespace penstock::os {
 namespace {
+
+constinit FoundOnce first_mark;
+constinit std::atomic<std::int64_t> marks_given{0};
 
 // An offset far behind every file's end, different for each description of each process. File
 // systems with smaller offsets refuse it; there a descriptor has no mark.
 std::int64_t next_mark() noexcept {
     constexpr std::int64_t kBeyond = std::int64_t{1} << 40U;
     constexpr std::int64_t kStarts = std::int64_t{1} << 31U;
-    static std::atomic<std::int64_t> next = kBeyond + (wall_ns() & (kStarts - 1));
-    return next.fetch_add(1, std::memory_order_relaxed);
+    const std::uint64_t first = first_mark.get(
+        [] { return static_cast<std::uint64_t>(kBeyond + (wall_ns() & (kStarts - 1))); });
+    return static_cast<std::int64_t>(first) + marks_given.fetch_add(1, std::memory_order_relaxed);
 }
 
 bool is_of_file(const OwnDescriptor& own) noexcept {

@@ -2,14 +2,17 @@
 #include "os/fork.hpp"
 
 #include <pthread.h>
+
 #include <atomic>
 #include <mutex>
 #include <vector>
 
+#include "os/found_once.hpp"
+
 namespace penstock::os {
 namespace {
 
-// Never destroyed: static destructors may close handles, and a child may fork at exit.
+// Outlives all statics: their destructors may close handles, and a child may fork at exit.
 struct Registry {
     std::mutex mutex;
     std::vector<OwnDescriptor> descriptors;
@@ -17,9 +20,10 @@ struct Registry {
     std::mutex* held = nullptr;  // held by the current fork; guarded by `mutex`
 };
 
+constinit Immortal<Registry> only;
+
 Registry& registry() {
-    static auto* instance = new Registry;
-    return *instance;
+    return only.value;
 }
 
 void before_fork() {
@@ -48,16 +52,13 @@ void after_fork_in_child() {
     unlock_all();
 }
 
-void install_handlers_once() {
-    static const int installed =
-        ::pthread_atfork(before_fork, after_fork_in_parent, after_fork_in_child);
-    static_cast<void>(installed);
-}
+// While the program or the library is loaded.
+[[maybe_unused]] const int installed =
+    ::pthread_atfork(before_fork, after_fork_in_parent, after_fork_in_child);
 
 }  // namespace
 
 void hold_across_forks(std::mutex& mutex) {
-    install_handlers_once();
     registry().outer.store(&mutex);
 }
 
@@ -66,7 +67,6 @@ void on_fork(void (*before)(), void (*in_parent)(), void (*in_child)()) {
 }
 
 OwnDescriptor open_closed_in_children(const std::function<int()>& open) {
-    install_handlers_once();
     const std::lock_guard lock(registry().mutex);
     auto& known = registry().descriptors;
     known.reserve(known.size() + 1);  // so that nothing can fail after the opening

@@ -21,12 +21,6 @@ namespace {
 
 constexpr std::uint64_t kMaxPlaces = 128;
 
-// The kernel's view, which page_size() may differ from in tests.
-std::uint64_t kernel_page() noexcept {
-    static const auto kBytes = static_cast<std::uint64_t>(::sysconf(_SC_PAGESIZE));
-    return kBytes;
-}
-
 // Which addresses of this process have a page: a word for each page in /proc/self/pagemap.
 class PageTable {
 public:
@@ -41,7 +35,7 @@ public:
         constexpr std::uint64_t kPresent = std::uint64_t{1} << 63U;
         std::uint64_t entry = 0;
         const std::uint64_t at =
-            reinterpret_cast<std::uintptr_t>(address) / kernel_page() * sizeof entry;
+            reinterpret_cast<std::uintptr_t>(address) / kernel_page_size() * sizeof entry;
         return ::pread(descriptor_, &entry, sizeof entry, static_cast<off_t>(at)) ==
                    static_cast<ssize_t>(sizeof entry) &&
                (entry & kPresent) != 0;
@@ -56,9 +50,9 @@ private:
 // huge page at most.
 bool is_huge_page(std::byte* start, const PageTable& table) noexcept {
     unsigned char present = 0;
-    const bool is_hole = ::mincore(start, kernel_page(), &present) != 0 || (present & 1U) == 0;
-    return !is_hole && ::madvise(start, kernel_page(), MADV_POPULATE_READ) == 0 &&
-           table.is_mapped(start + huge_page_size() - kernel_page());
+    const bool is_hole = ::mincore(start, kernel_page_size(), &present) != 0 || (present & 1U) == 0;
+    return !is_hole && ::madvise(start, kernel_page_size(), MADV_POPULATE_READ) == 0 &&
+           table.is_mapped(start + huge_page_size() - kernel_page_size());
 }
 
 }  // namespace

@@ -8,6 +8,8 @@ namespace penstock::os {
 
 // The machine's page size in bytes: a power of two.
 std::uint64_t page_size() noexcept;
+// The kernel's, also where page_size() pretends another one.
+std::uint64_t kernel_page_size() noexcept;
 // The size of transparent huge pages; without kernel support the size on most machines.
 std::uint64_t huge_page_size() noexcept;
 

@@ -7,10 +7,15 @@
 #include <bit>
 #include <fstream>
 
+#include "os/found_once.hpp"
+
 namespace penstock::os {
 namespace {
 
 std::atomic<std::uint64_t> pretended{0};
+
+constinit FoundOnce real_page;
+constinit FoundOnce huge_page;
 
 std::uint64_t read_huge_page_size() {
     constexpr std::uint64_t kUsual = std::uint64_t{2} << 20U;
@@ -21,15 +26,17 @@ std::uint64_t read_huge_page_size() {
 
 }  // namespace
 
+std::uint64_t kernel_page_size() noexcept {
+    return real_page.get([] { return static_cast<std::uint64_t>(::sysconf(_SC_PAGESIZE)); });
+}
+
 std::uint64_t page_size() noexcept {
-    static const auto kReal = static_cast<std::uint64_t>(::sysconf(_SC_PAGESIZE));
     const std::uint64_t bytes = pretended.load(std::memory_order_relaxed);
-    return bytes == 0 ? kReal : bytes;
+    return bytes == 0 ? kernel_page_size() : bytes;
 }
 
 std::uint64_t huge_page_size() noexcept {
-    static const std::uint64_t kSize = read_huge_page_size();
-    return kSize;
+    return huge_page.get(read_huge_page_size);
 }
 
 void pretend_page_size(std::uint64_t bytes) noexcept {

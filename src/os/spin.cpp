@@ -4,9 +4,12 @@
 #include <algorithm>
 
 #include "os/clock.hpp"
+#include "os/found_once.hpp"
 
 namespace penstock::os {
 namespace {
+
+constinit FoundOnce pause_time;
 
 // In 1/1024 ns. The minimum of several rounds: the others were interrupted.
 std::uint64_t measure_pause() noexcept {
@@ -26,8 +29,7 @@ std::uint64_t measure_pause() noexcept {
 }  // namespace
 
 std::uint64_t pauses_in(std::int64_t nanoseconds) noexcept {
-    static const std::uint64_t kPause = measure_pause();
-    return pauses_in(nanoseconds, kPause);
+    return pauses_in(nanoseconds, pause_time.get(measure_pause));
 }
 
 }  // namespace penstock::os

@@ -16,6 +16,8 @@ namespace {
 using codec::DType;
 using detail::HeldGroup;
 
+const GroupView no_group;
+
 const std::optional<ColumnView>& column_of(const HeldGroup& group, Column column) noexcept {
     return group.group().columns[static_cast<std::size_t>(column)];
 }
@@ -164,8 +166,7 @@ std::size_t TrajectoryBatch::groups() const noexcept {
 }
 
 const GroupView& TrajectoryBatch::group(std::size_t index) const noexcept {
-    static const GroupView none;
-    return index < groups_.size() ? groups_[index].group() : none;
+    return index < groups_.size() ? groups_[index].group() : no_group;
 }
 
 std::span<const std::byte> TrajectoryBatch::message(std::size_t index) const noexcept {

@@ -7,22 +7,16 @@
 #include <vector>
 
 #include "os/fork.hpp"
+#include "os/found_once.hpp"
 
 namespace penstock::detail {
 
-// Never destroyed: participants may leave by static destructors.
+// Outlives all statics: participants may leave by their destructors.
 struct AttachmentTable {
     std::mutex mutex;
     std::vector<Attachment*> all;
 
-    static AttachmentTable& get() {
-        static auto* const table = [] {
-            auto* const fresh = new AttachmentTable;
-            os::hold_across_forks(fresh->mutex);
-            return fresh;
-        }();
-        return *table;
-    }
+    static AttachmentTable& get() noexcept;
 
     static const Segment& segment(const Attachment& one) noexcept { return *one.place_; }
     static unsigned slot(const Attachment& one) noexcept { return one.place_slot_; }
@@ -40,6 +34,8 @@ struct AttachmentTable {
 };
 
 namespace {
+
+constinit os::Immortal<AttachmentTable> only;
 
 using Own = std::vector<Attachment*>;
 
@@ -61,7 +57,14 @@ bool is_one_sided(const Own& own) {
     return kind == Kind::Broadcast;
 }
 
+// While the program or the library is loaded.
+[[maybe_unused]] const bool is_held = (os::hold_across_forks(only.value.mutex), true);
+
 }  // namespace
+
+AttachmentTable& AttachmentTable::get() noexcept {
+    return only.value;
+}
 
 void Attachment::enter(const Segment& segment, unsigned slot) {
     AttachmentTable& table = AttachmentTable::get();
