@@ -196,10 +196,10 @@ def _copied(results: Results) -> Iterator[Figure]:
         )
 
 
-def _second_tier(results: Results) -> Figure:
+def _second_tier(results: Results, peer: str) -> Figure:
     """Of all sizes and operations, the one that is furthest behind."""
     behind = [
-        (ratio(results.one("tier", who="plain commands", **place), own, TURNS), place)
+        (ratio(results.one("tier", who=peer, **place), own, TURNS), place)
         for own in results.all("tier", who="penstock")
         for place in ({"size": own["size"], "operation": own["operation"]},)
     ]
@@ -210,7 +210,7 @@ def _second_tier(results: Results) -> Figure:
     )
     return _judge(
         "second tier, C++, the worst of put and get",
-        "≥ 0.95 × the rate of plain commands",
+        f"≥ 0.95 × the rate of {peer}",
         value,
         lambda value: value >= 0.95,
         lambda value: f"{times(value)} ({place['operation']} of {size(place['size'])})",
@@ -384,5 +384,6 @@ def judge(results: Results) -> list[Figure]:
         _memory(results),
         *_objects(results),
         *_recovery(results),
-        _second_tier(results),
+        _second_tier(results, "plain commands"),
+        _second_tier(results, "hiredis"),
     ]

@@ -1,6 +1,6 @@
 // A second tier: a write-through put, the same of an object that was written in place, and a
-// read-through get, beside plain SET and GET of the same bytes, to the same server over the same
-// Unix socket.
+// read-through get, beside SET and GET of the same bytes, to the same server over the same Unix
+// socket: by the library's own connection, which copies nothing ("plain commands"), and by hiredis.
 
 #include <unistd.h>
 
@@ -11,6 +11,7 @@
 #include <string>
 #include <string_view>
 #include <thread>
+#include <tuple>
 #include <utility>
 #include <vector>
 
@@ -20,6 +21,7 @@
 #include "bench/cpp/common/payload.hpp"
 #include "bench/cpp/common/process.hpp"
 #include "bench/cpp/common/report.hpp"
+#include "bench/cpp/links/hiredis.hpp"
 #include "penstock/store.hpp"
 #include "remote/redis_connection.hpp"
 #include "tests/unit/support/redis_program.hpp"
@@ -176,28 +178,39 @@ void print(std::string_view who, std::size_t size, const Taken& taken) {
     }
 }
 
+// One of the ways, and its times.
+template <typename Link>
+struct Way {
+    std::string_view who;
+    Link link;
+    Taken taken;
+
+    void take_turn(Payload& payload, std::uint64_t& number, unsigned count, bool counts) {
+        for (unsigned i = 0; i < count; ++i) {
+            play(link, payload, number++, counts ? &taken : nullptr);
+        }
+        if (counts) taken.end_turn();
+    }
+};
+
 void measure(const std::string& path, std::size_t size, unsigned count, unsigned turns) {
     constexpr unsigned kWarmUp = 2;
-    Tiered tiered(path);
-    Plain plain(path);
+    Way<Tiered> tiered{"penstock", Tiered(path), {}};
+    Way<Plain> plain{"plain commands", Plain(path), {}};
+#ifdef PENSTOCK_HAVE_HIREDIS
+    Way<Hiredis> hiredis{"hiredis", Hiredis(path), {}};
+    const auto ways = std::tie(tiered, plain, hiredis);
+#else
+    const auto ways = std::tie(tiered, plain);
+#endif
     Payload payload(size);
-    Taken by_tier;
-    Taken by_hand;
     std::uint64_t number = 0;
     for (unsigned turn = 0; turn < kWarmUp + turns; ++turn) {
         const bool counts = turn >= kWarmUp;
-        for (unsigned i = 0; i < count; ++i) {
-            play(tiered, payload, number++, counts ? &by_tier : nullptr);
-        }
-        for (unsigned i = 0; i < count; ++i) {
-            play(plain, payload, number++, counts ? &by_hand : nullptr);
-        }
-        if (!counts) continue;
-        by_tier.end_turn();
-        by_hand.end_turn();
+        std::apply([&](auto&... way) { (way.take_turn(payload, number, count, counts), ...); },
+                   ways);
     }
-    print("penstock", size, by_tier);
-    print("plain commands", size, by_hand);
+    std::apply([&](auto&... way) { (print(way.who, size, way.taken), ...); }, ways);
 }
 
 // Becomes a server; its socket has a name that the guardian removes.
