@@ -39,12 +39,12 @@ enum class ErrorCode : std::uint8_t {
 // stays valid. Peer: the stream has ended.
 enum class ClosedBy : std::uint8_t { Nobody, Peer, Self };
 
-// The process that a PeerDied is about, and how it ended. What is not known is empty; the sentence
-// says why.
+// The process that a PeerDied is about, and how it ended. Fields that are not known are empty; the
+// sentence says why.
 struct Death {
     std::optional<std::uint32_t> pid = std::nullopt;  // in its own PID namespace
-    std::optional<int> exit_code = std::nullopt;      // it exited, without closing its handle
-    std::optional<int> signal = std::nullopt;         // that killed it
+    std::optional<int> exit_code = std::nullopt;      // of one that exited without closing
+    std::optional<int> signal = std::nullopt;         // that killed the process
 };
 
 // "Timeout", "PeerDied"...: the name of the code, also the name of the Python class.
@@ -61,7 +61,7 @@ public:
     [[nodiscard]] ErrorCode code() const noexcept { return code_; }
     [[nodiscard]] int peer() const noexcept { return peer_; }  // a rank, or -1
     [[nodiscard]] ClosedBy closed_by() const noexcept { return closed_by_; }
-    // Of a PeerDied about several deaths: the first.
+    // The first, if a PeerDied is about several deaths.
     [[nodiscard]] const Death& death() const noexcept { return death_; }
     [[nodiscard]] const char* what() const noexcept override { return sentence_.c_str(); }
 
@@ -99,7 +99,7 @@ public:
     // The sentence, or the bare name of the code when there was no memory left to build one.
     [[nodiscard]] std::string_view message() const noexcept;
     [[nodiscard]] int peer() const noexcept { return peer_; }
-    // As in Error; lost together with the sentence.
+    // As in Error. Empty where memory for the sentence was lacking.
     [[nodiscard]] Death death() const noexcept { return details_ ? details_->death : Death{}; }
     [[nodiscard]] ClosedBy closed_by() const noexcept {
         if (code_ != ErrorCode::Closed) return ClosedBy::Nobody;

@@ -66,7 +66,8 @@ struct SecondTierOptions {
     std::chrono::nanoseconds full_timeout = std::chrono::seconds(1);
     unsigned writers = 1;  // threads of the write-back, 1 to 64
 
-    // Size of parts, 4 KiB to 512 MiB, of objects above 16 MiB, or above this and 64 KiB.
+    // Size of a part, 4 KiB to 512 MiB. Data of more than 16 MiB, or of more than this and 64 KiB,
+    // is written in parts.
     std::uint64_t part_bytes = std::uint64_t{64} << 20U;
     // Lifetime of an object in the second tier; none: until the server evicts it.
     std::optional<std::chrono::milliseconds> ttl = std::nullopt;

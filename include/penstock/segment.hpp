@@ -19,7 +19,7 @@ std::string_view to_string(Kind kind) noexcept;
 // Memory of a new segment. An option that the system cannot grant is an error at creation.
 struct MemoryOptions {
     // Puts what is reserved into huge pages (MADV_COLLAPSE: no privilege, Linux 6.1). Where they
-    // run out, the rest gets small ones: huge_page_bytes in the statistics.
+    // run out, the rest gets small pages; see huge_page_bytes of the statistics.
     bool huge_pages = false;
     bool populate = false;                        // fault every reserved page in now
     bool lock_memory = false;                     // mlock what is reserved (RLIMIT_MEMLOCK)
@@ -52,9 +52,9 @@ struct Participant {
     std::uint32_t pid = 0;         // in the participant's own PID namespace
     std::string process;           // its short name
     std::int64_t attached_at = 0;  // ns since the epoch
-    // Of a dead one: how its process ended, as far as a participant or this process could see.
-    std::optional<int> exit_code = std::nullopt;  // it exited, without closing its handle
-    std::optional<int> signal = std::nullopt;     // that killed it
+    // Of a dead participant: how its process ended, as far as that was seen.
+    std::optional<int> exit_code = std::nullopt;  // of one that exited without closing
+    std::optional<int> signal = std::nullopt;     // that killed the process
     std::string how_it_died = {};  // "killed by signal 9 (SIGKILL)", or why that is not known
 };
 
@@ -80,8 +80,8 @@ struct SegmentSummary {
     std::uint64_t range_bytes = 0;     // address range it may grow into
     std::uint32_t owner = 0;           // user id; unknown where there is a problem
     std::vector<Participant> participants;
-    // Those that died and have been cleaned up after, one at most for each slot: until another
-    // process joins there. Without process and time if those are no longer known.
+    // Dead participants that were reaped: the last of each slot, until another process joins there.
+    // Without process name and time if those are no longer known.
     std::vector<Participant> reaped;
     // Empty for a segment with a living participant, whose data is not counted.
     KeptData kept;

@@ -75,8 +75,9 @@ private:
     std::atomic<bool> cancelled_{false};
 };
 
-// Makes every wait of this process call its `interrupted`, within 250 ms. For what `interrupted`
-// looks at and no signal to the waiting thread announces. Any thread, also in a signal handler.
+// Makes every wait of this process call its `interrupted`, within 250 ms: for changes that
+// `interrupted` looks for and no signal to the waiting thread announces. Any thread, also in a
+// signal handler.
 void ask_all_waits() noexcept;
 
 // Limits of a waiting call. `interrupted` (may be null) is called on the waiting thread after every

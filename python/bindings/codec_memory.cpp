@@ -63,7 +63,7 @@ PyTypeObject* make_type() {
 
 // An object of `bytes` writable bytes, still without their address, followed by `trailing` bytes.
 Memory* allocate(std::size_t bytes, std::size_t trailing) {
-    static PyTypeObject* type = nullptr;  // guarded by the interpreter's lock; lives as long as it
+    static PyTypeObject* type = nullptr;  // guarded by the GIL; lives as long as the interpreter
     if (type == nullptr) type = make_type();
     Memory* const memory = PyObject_NewVar(Memory, type, static_cast<Py_ssize_t>(trailing));
     if (memory == nullptr) {

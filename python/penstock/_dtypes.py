@@ -67,7 +67,7 @@ def native_name(dtype: Any) -> str:
 
 @lru_cache(maxsize=256)
 def _known_name_of(dtype: Any) -> str:
-    """Asked for every array of every batch, and NumPy takes 5 us to make a name."""
+    """Cached: needed for every array of every batch, and NumPy takes 5 us to make a name."""
     return _name_of(dtype)
 
 

@@ -60,10 +60,11 @@ class Broadcast:
         ``populate`` maps all of the ring into the writer at once, so that its first lap is as fast
         as later ones; readers still map pages as they read.
 
-        ``huge_pages`` takes all of the ring in huge pages, so that one fault maps 2 MiB, in each
-        process. It needs no privilege, but Linux 6.1 and a ring of a huge page at least
-        (InvalidArgument). Where free memory is too scattered the rest lies in small pages:
-        ``stats().huge_page_bytes`` says how much does not. Ctrl-C ends a creation that takes long.
+        ``huge_pages`` takes all of the ring in huge pages, so that one fault of any process maps
+        2 MiB. It needs no privilege, but Linux 6.1 and a ring of one huge page at least; else
+        InvalidArgument. Where free memory is too scattered, the rest of the ring lies in small
+        pages: ``stats().huge_page_bytes`` says how much lies in huge ones. Ctrl-C ends a creation
+        that takes long.
 
         ``waiting`` bounds the processor time that waits of all participants may cost: with
         ``"balanced"`` they spin for about as long as a wake-up takes here, while that pays off, and

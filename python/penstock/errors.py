@@ -54,16 +54,16 @@ class PeerDied(Error, ConnectionError):
     """A process on the other side is dead, by the kernel's lock; the message names it.
 
     A writer gets it once for each dead reader, and nothing was sent: it may send again at once. A
-    reader gets it after it has received everything that the dead writer had sent. The attributes
-    are None where that is not known, for the reason that the message gives, and if a server of a
-    second tier can't be reached. Where the message names several dead readers, they are of the
-    first.
+    reader gets it after it has received everything that the dead writer had sent. Attributes are
+    None where they are not known (the message says why), and if the error is about a server of a
+    second tier that can't be reached. Where the message names several dead readers, the attributes
+    are those of the first.
     """
 
     rank: int | None = None  #: of the dead reader; None when the writer died
     pid: int | None = None  #: in its own PID namespace
-    exit_code: int | None = None  #: it exited, without closing its handle
-    signal: int | None = None  #: it was killed by this signal
+    exit_code: int | None = None  #: of a process that exited without closing its handle
+    signal: int | None = None  #: of a process that was killed by this signal
 
 
 class NotFound(Error, FileNotFoundError):

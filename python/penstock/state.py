@@ -66,9 +66,9 @@ class Participant:
     pid: int  #: in its own PID namespace
     process: str
     attached_at: int  #: nanoseconds since the epoch
-    exit_code: int | None  #: of a dead one that exited, without closing its handle; else None
-    signal: int | None  #: of a dead one that was killed by it; else None
-    #: Of a dead one: ``killed by signal 9 (SIGKILL)``, or why that is not known; else empty.
+    exit_code: int | None  #: of a dead process that exited without closing its handle; else None
+    signal: int | None  #: of a dead process that was killed by this signal; else None
+    #: Of a dead process: ``killed by signal 9 (SIGKILL)``, or why that is not known; else empty.
     how_it_died: str
 
 
@@ -108,8 +108,8 @@ class SegmentSummary:
     #: The class of the error behind ``problem``: ``PermissionDenied`` means another user's segment,
     #: which may be sound.
     problem_code: str = ""
-    #: Participants that died and have been cleaned up after: the last in each slot, until another
-    #: process joins there. ``pid`` is 0, ``process`` empty and ``attached_at`` 0 where unknown.
+    #: Dead participants that were reaped: the last of each slot, until another process joins
+    #: there. ``pid`` is 0, ``process`` empty and ``attached_at`` 0 where unknown.
     reaped: list[Participant] = field(default_factory=list)
     #: Empty for a segment with a living participant, whose data is not counted.
     kept: KeptData = KeptData()

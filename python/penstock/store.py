@@ -85,7 +85,7 @@ class Store(_core.Store):
         once (NoSpace if there is too little) and maps it into this process, some 0.7 s for each
         GiB: Ctrl-C ends it, and other threads run. Other processes that attach map it by
         ``populate()``. ``huge_pages``, as of ``Broadcast.create()``, also takes all memory at once,
-        and makes the first use quick in every process. ``codec="pickle"`` puts values that the
+        and makes its first use fast in every process. ``codec="pickle"`` puts values that the
         typed codec does not support as pickles; readers must ask for that too. A store of that name
         left by another user is replaced only if ``owner`` names that user.
         ``waiting``, as of ``Broadcast.create()``, bounds what waits for a key may cost the

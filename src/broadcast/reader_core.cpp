@@ -216,7 +216,7 @@ Status ReaderCore::wait_for_more(const Wait& wait) noexcept {
     store_relaxed(line_->waits, ++waits_);
     Peers writer =
         segment_->participants().peers(layout::kWriterSlot, layout::kWriterSlot + 1, closing_);
-    writer.slices = Slices::Long;  // it notifies after each message, and at its end
+    writer.slices = Slices::Long;  // the writer notifies after each message, and at its end
     const WaitEnd end = wait_until(
         data_, spin_, wait, sleeps_,
         [this, next = ring_ + offset()] {

@@ -164,8 +164,7 @@ Status WriterCore::wait_for_readers(std::uint64_t needed, std::uint64_t comforta
     // A caller that tries again after a failure is blocked since its first try.
     if (!std::exchange(blocked, true)) store_relaxed(state.blocked_since, os::monotonic_ns());
     PENSTOCK_CRASH_POINT("broadcast.wait.noted");
-    // Neither a reader that stops between `needed` and `wanted` notifies, nor a file system that
-    // has room again.
+    // Not notified: a reader that stops between `needed` and `wanted`, and room in a file system.
     Peers blockers = peers();
     blockers.slices = Slices::Growing;
     const WaitEnd end = wait_until(

@@ -101,7 +101,7 @@ struct WriterCore final : Attachment {
     bool reap_readers() noexcept;
     // Looks for deaths that any process has found. True: there is one to report.
     bool find_untold() noexcept;
-    // `who` and `where` go before and after the words for how it died.
+    // `who` and `where` go before and after the words for how the reader died.
     void note_death(unsigned rank, std::uint64_t death, std::string_view who,
                     std::string_view where) noexcept;
     Status death_notice() noexcept;
@@ -143,7 +143,7 @@ struct WriterCore final : Attachment {
 
     std::vector<std::uint64_t> told;  // by rank: the last found_dead() that was handled
     std::string deaths_to_tell;
-    int first_dead = -1;  // of those: its rank
+    int first_dead = -1;  // rank of the first of these
     Death first_death;
     bool blocked = false;  // a wait for readers is going on, or the last one failed
     Cancel closing;

@@ -31,7 +31,7 @@ ArrayPool* make_pool_of_process() {
     return of_process;
 }
 
-// While the program or the library is loaded: no fork can meet its initialization.
+// Makes the pool while the program or the library is loaded, so that no fork meets its making.
 [[maybe_unused]] const ArrayPool& prepared = array_pool();
 
 }  // namespace

@@ -12,7 +12,7 @@
 namespace penstock::os {
 namespace {
 
-// Outlives all statics: their destructors may close handles, and a child may fork at exit.
+// Outlives all statics, whose destructors may close handles; and a child may fork at exit.
 struct Registry {
     std::mutex mutex;
     std::vector<OwnDescriptor> descriptors;
@@ -52,7 +52,7 @@ void after_fork_in_child() {
     unlock_all();
 }
 
-// While the program or the library is loaded.
+// Initialized while the program or the library is loaded.
 [[maybe_unused]] const int installed =
     ::pthread_atfork(before_fork, after_fork_in_parent, after_fork_in_child);
 

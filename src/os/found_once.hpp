@@ -1,6 +1,6 @@
-// What a process finds out once, or has once, safe beside fork(). A function's static is not: if
-// one thread forks while another initializes it, the child waits for ever for a thread that it does
-// not have.
+// Values that a process finds out once, or has once, safe beside fork(). A function's static is
+// not: if one thread forks while another initializes it, the child waits for ever for a thread that
+// it does not have.
 #pragma once
 
 #include <atomic>
@@ -9,7 +9,7 @@
 namespace penstock::os {
 
 // A number other than 0, found out by the thread that first needs it. Several threads may find it
-// out at the same time: the number of one of them stays. Any thread may call.
+// out at the same time: the number of one of them stays. Any thread may call get().
 class FoundOnce {
 public:
     template <class Find>
@@ -25,8 +25,8 @@ private:
     std::atomic<std::uint64_t> number_{0};
 };
 
-// Is there from the start of the program, and is never destroyed: destructors of other statics may
-// still use it. Declare it constinit.
+// A value that exists from the start of the program and is never destroyed: destructors of statics
+// may still use it. Declare it constinit.
 template <class Value>
 union Immortal {
     constexpr Immortal() : value() {}

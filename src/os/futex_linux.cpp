@@ -15,12 +15,13 @@ namespace {
 
 constexpr std::int64_t kSecond = 1'000'000'000;  // ns
 
-// One of the 32 bits, by the process's number: sleepers of other processes have mostly others.
+// One of 32 bits, by the process's number: most sleepers of other processes have another.
 std::uint32_t own_bit() noexcept {
     return std::uint32_t{1} << (static_cast<std::uint32_t>(::getpid()) % 32U);
 }
 
-// The time of this thread's own time namespace, as the kernel reads it (Linux 5.11).
+// The time after `span`, by the monotonic clock of this thread's time namespace, which the kernel
+// uses too (Linux 5.11).
 timespec after(std::chrono::nanoseconds span) noexcept {
     timespec time{};
     ::clock_gettime(CLOCK_MONOTONIC, &time);

@@ -21,7 +21,7 @@ namespace {
 
 constexpr std::uint64_t kMaxPlaces = 128;
 
-// Which addresses of this process have a page: a word for each page in /proc/self/pagemap.
+// /proc/self/pagemap, a word for each page: which addresses of this process have one.
 class PageTable {
 public:
     PageTable() noexcept : descriptor_(::open("/proc/self/pagemap", O_RDONLY | O_CLOEXEC)) {}
@@ -45,9 +45,9 @@ private:
     int descriptor_;
 };
 
-// `start`: in a fresh mapping, at a multiple of huge pages of its file. The advice reports what an
-// access would be killed for. A fault in small pages maps 16 of them, or one folio, which is half a
-// huge page at most.
+// `start`: in a fresh mapping, at a multiple of the huge page size in its file. The advice returns
+// an error where an access would raise SIGBUS. A fault in small pages maps 16 of them, or one
+// folio, which is half a huge page at most.
 bool is_huge_page(std::byte* start, const PageTable& table) noexcept {
     unsigned char present = 0;
     const bool is_hole = ::mincore(start, kernel_page_size(), &present) != 0 || (present & 1U) == 0;

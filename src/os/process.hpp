@@ -32,8 +32,8 @@ std::uint64_t own_pid_namespace() noexcept;
 std::string_view read_stat(std::uint32_t pid, std::span<char> buffer) noexcept;
 // The start time in such a text, as in ProcessIdentity; 0: unknown.
 std::uint64_t start_time_in(std::string_view stat) noexcept;
-// The exit status in such a text, as from wait(2), 0 also where the kernel hides it; nothing: the
-// process has not ended, at least not with all its threads.
+// The exit status in such a text, as from wait(2), 0 also where the kernel hides it; nullopt: the
+// process has not ended, or not with all its threads.
 std::optional<int> zombie_status_in(std::string_view stat) noexcept;
 
 }  // namespace penstock::os

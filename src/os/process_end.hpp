@@ -26,18 +26,18 @@ struct ProcessEnd {
     friend bool operator==(const ProcessEnd&, const ProcessEnd&) noexcept = default;
 };
 
-// Which system calls may be made: others may be fatal, under a filter that kills.
+// Which system calls may be made. Files: on files only, for filters that kill on others.
 enum class Calls : std::uint8_t { All, Files };
 
-// Of the process `pid` of that PID namespace that started at `start_time`; another process with its
-// pid is never mistaken for it. Waits for `patience` while the process is ending, if all calls may
-// be made. Leaves the exit status to the parent, also if that is this process. Any thread.
+// The end of process `pid` of that PID namespace that started at `start_time`; another process with
+// its pid is never mistaken for it. Waits for `patience` while the process is ending, if all calls
+// may be made. Leaves the exit status to the parent, also if that is this process. Any thread.
 [[nodiscard]] ProcessEnd end_of(std::uint32_t pid, std::uint64_t pid_namespace,
                                 std::uint64_t start_time, std::chrono::milliseconds patience,
                                 Calls calls = Calls::All) noexcept;
 
-// Of the process behind a pidfd that is readable: it has ended, and may have been reaped. `pid` is
-// its number in this process's PID namespace. For any descriptor table.
+// The end of the process behind a readable pidfd, which its parent may have reaped. `pid` is its
+// number in this process's PID namespace. Works in any descriptor table.
 [[nodiscard]] ProcessEnd end_by(int pidfd, std::uint32_t pid) noexcept;
 
 // "SIGKILL"; empty for a number without a name.

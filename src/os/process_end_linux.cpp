@@ -27,7 +27,7 @@ namespace {
 using How = ProcessEnd::How;
 using Why = ProcessEnd::Why;
 
-// The same on every architecture; older headers lack them.
+// Constants that are the same on every architecture; older headers lack them.
 constexpr long kPidfdSendSignal = 424;
 constexpr long kPidfdOpen = 434;
 constexpr int kPidfd = 3;  // P_PIDFD of waitid(2)
@@ -59,7 +59,7 @@ ProcessEnd end_in_status(int status) noexcept {
     return {How::Exited, static_cast<std::uint8_t>(WEXITSTATUS(status)), Why::Gone};
 }
 
-// Nothing: it is not reaped yet, or the kernel is too old.
+// nullopt: the process is not reaped yet, or the kernel is too old.
 std::optional<ProcessEnd> end_of_reaped(int pidfd) noexcept {
     PidfdInfo info{};
     info.mask = kInfoExit;
@@ -69,7 +69,7 @@ std::optional<ProcessEnd> end_of_reaped(int pidfd) noexcept {
     return end_in_status(info.exit_status);
 }
 
-// Nothing: it is no child of this process, or is reaped.
+// nullopt: the process is no child of this one, or is reaped.
 std::optional<ProcessEnd> end_of_child(int pidfd) noexcept {
     siginfo_t info{};
     if (::syscall(SYS_waitid, kPidfd, pidfd, &info, WEXITED | WNOHANG | WNOWAIT, nullptr) != 0 ||
@@ -80,8 +80,8 @@ std::optional<ProcessEnd> end_of_child(int pidfd) noexcept {
     return ProcessEnd{info.si_code == CLD_EXITED ? How::Exited : How::Killed, number, Why::Gone};
 }
 
-// Whether this process may trace that one, as whoever opens this file must. /proc shows 0 as the
-// exit status otherwise.
+// Whether this process may trace that one, which opening this file needs as well. Otherwise /proc
+// shows 0 as the exit status.
 bool is_shown(std::uint32_t pid) noexcept {
     std::array<char, 64> path{};
     std::snprintf(path.data(), path.size(), "/proc/%u/ns/pid", pid);
@@ -144,7 +144,7 @@ ProcessEnd end_by(int pidfd, std::uint32_t pid) noexcept {
     return end_of_reaped(pidfd).value_or(unknown(Why::Gone));
 }
 
-// The start time is read while the pidfd is held: if it is the right one, so is the process.
+// The start time is read while the pidfd is held: if it matches, so does the process.
 ProcessEnd end_of(std::uint32_t pid, std::uint64_t pid_namespace, std::uint64_t start_time,
                   std::chrono::milliseconds patience, Calls calls) noexcept {
     if (pid_namespace == 0 || start_time == 0 || pid_namespace != own_pid_namespace()) {

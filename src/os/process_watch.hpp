@@ -24,13 +24,13 @@ struct EndedProcess {
 // watch ends.
 class ProcessWatch {
 public:
-    // To be called before one is made: keeps this library's code mapped for good, because its
-    // thread may run until the process ends. Waits for the dynamic loader's lock, once. False: the
-    // kernel or a filter of system calls refuses watches.
+    // To be called before a watch is made: keeps this library's code mapped for good, because the
+    // watching thread may run until the process ends. Waits for the dynamic loader's lock, once.
+    // False: the kernel or a filter of system calls refuses watches.
     [[nodiscard]] static bool prepare() noexcept;
 
-    // Throws std::system_error where the kernel, a filter of system calls or a limit refuses it. It
-    // needs Linux 5.9 and /proc. Takes no lock of the dynamic loader.
+    // Throws std::system_error where the kernel, a filter of system calls or a limit refuses the
+    // watch. It needs Linux 5.9 and /proc. Takes no lock of the dynamic loader.
     ProcessWatch();
     ProcessWatch(const ProcessWatch&) = delete;
     ProcessWatch& operator=(const ProcessWatch&) = delete;
@@ -48,8 +48,8 @@ public:
     // The calling thread is the watching one from here on, and named "penstock-watch". False:
     // refused; the thread is good for nothing that needs descriptors.
     [[nodiscard]] bool begin() noexcept;
-    // Watches the process of that number in this process's PID namespace. False: it has ended, or
-    // another process has its number, or it can't be watched.
+    // Watches the process with that pid in this process's PID namespace. False: it has ended, or
+    // another process has its pid, or it can't be watched.
     [[nodiscard]] bool add(std::uint32_t pid, std::uint64_t start_time) noexcept;
     // Whether the last add() failed for want of descriptors or memory.
     [[nodiscard]] bool is_short() const noexcept { return is_short_; }
@@ -59,7 +59,7 @@ public:
     [[nodiscard]] bool wait(std::vector<EndedProcess>& ended);
 
 private:
-    // For wait(), by which another process may have that number. False: no memory.
+    // Kept for wait(), when another process may have the pid already. False: no memory.
     [[nodiscard]] bool note_start_time(int process, std::uint64_t start_time) noexcept;
 
     OwnDescriptor pipe_;  // open for reading, too: writing to it never raises SIGPIPE

@@ -25,7 +25,7 @@
 namespace penstock::os {
 namespace {
 
-// The same on every architecture; older headers lack them.
+// Constants that are the same on every architecture; older headers lack them.
 constexpr long kPidfdOpen = 434;
 constexpr long kCloseRange = 436;
 constexpr unsigned kUnshare = 2;  // CLOSE_RANGE_UNSHARE
@@ -153,7 +153,7 @@ bool ProcessWatch::begin() noexcept {
     return read_end_ >= 0 && events_ >= 0 && watch_for(events_, read_end_, kNoProcess);
 }
 
-// The start time is read while the descriptor is held: if it is the right one, so is the process.
+// The start time is read while the descriptor is held: if it matches, so does the process.
 bool ProcessWatch::add(std::uint32_t pid, std::uint64_t start_time) noexcept {
     errno = 0;
     const int process = static_cast<int>(::syscall(kPidfdOpen, pid, 0));

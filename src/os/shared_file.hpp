@@ -56,8 +56,8 @@ public:
 
     // std::errc::file_too_large beyond this process's limit (RLIMIT_FSIZE), without its signal.
     [[nodiscard]] std::error_code set_size(std::uint64_t bytes) noexcept;
-    // std::errc::no_space_on_device if the file system or the machine surely lacks the memory that
-    // the file would take if it had `bytes`.
+    // std::errc::no_space_on_device if the file system or the machine surely lacks the memory by
+    // which the file would grow to `bytes`.
     [[nodiscard]] std::error_code check_room(std::uint64_t bytes) const noexcept;
     // Reserves memory for those parts of a range within the size that have none, all or nothing;
     // std::errc::no_space_on_device if there is too little. `goes_on`, if given, is called after
@@ -133,12 +133,12 @@ public:
 
     // Asks for huge pages where pages are made from now on: a file system may give them on request.
     [[nodiscard]] std::error_code use_huge_pages() noexcept;
-    // Moves the file's pages, also those in use, into huge pages, for each that lies whole within
-    // the range and has a page; its holes are filled. 0.15 ms for each MiB of holes, 1 to 4 ms
-    // for each of pages. Ends at the first that can't be made: not_enough_memory,
-    // device_or_resource_busy (the cgroup's limit), invalid_argument (none of its pages exists; not
-    // for this file, on this machine or before Linux 6.1). resource_unavailable_try_again: it went
-    // on beside pages that the kernel holds.
+    // Makes each huge page that lies whole within the range and in which the file has a page: moves
+    // the pages there, also those in use, and fills the holes. 0.15 ms for each MiB of holes, 1 to
+    // 4 ms for each MiB of pages. Ends at the first that can't be made: not_enough_memory,
+    // device_or_resource_busy (the cgroup's limit), invalid_argument (the file has no page there;
+    // or not for this file, on this machine or before Linux 6.1). Passes pages that the kernel
+    // holds, and then returns resource_unavailable_try_again.
     [[nodiscard]] std::error_code collapse(std::uint64_t offset, std::uint64_t bytes) noexcept;
     // Faults a reserved range in, writable or readable. For the creator, before publication: before
     // Linux 5.14 every page is touched instead, which raises SIGBUS where none is reserved, and

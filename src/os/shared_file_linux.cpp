@@ -193,7 +193,7 @@ std::uint64_t most_available(int descriptor) noexcept {
     }
 }
 
-// `reserved`: memory that the file has.
+// Whether the file may grow from `reserved` to `bytes` of memory.
 std::error_code check_growth(int descriptor, std::uint64_t reserved, std::uint64_t bytes) noexcept {
     constexpr std::uint64_t kWorthAsking = std::uint64_t{1} << 20U;
     const bool is_too_much =

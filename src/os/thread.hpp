@@ -12,8 +12,8 @@ namespace penstock::os {
 std::thread start_quiet_thread(std::function<void()> body);
 
 // Lends the mutex's holder the priority of the most urgent thread that waits for it, so that a
-// real-time thread does not wait for all that run in between. Before the mutex is first used. No
-// effect where the system can't do it.
+// real-time thread does not wait for all that run in between. To be called before the mutex is
+// first used. No effect where the system can't do it.
 void lend_priority(std::mutex& mutex) noexcept;
 
 }  // namespace penstock::os

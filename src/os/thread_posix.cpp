@@ -36,7 +36,7 @@ std::thread start_quiet_thread(std::function<void()> body) {
 void lend_priority(std::mutex& mutex) noexcept {
     pthread_mutexattr_t attributes;
     if (::pthread_mutexattr_init(&attributes) != 0) return;
-    // Tried on another mutex first: one that could not be initialized would be of no use.
+    // Tried on another mutex first: a failure would leave this one unusable.
     pthread_mutex_t trial;
     if (::pthread_mutexattr_setprotocol(&attributes, PTHREAD_PRIO_INHERIT) == 0 &&
         ::pthread_mutex_init(&trial, &attributes) == 0) {

@@ -103,7 +103,7 @@ void QueueCore::join() {
     take_slot(membership.claim_any());
     membership.inherit([this](unsigned dead) { take_over(dead); });
     membership.enter();
-    data.notify();  // waiting consumers and producers watch this participant, too
+    data.notify();  // so that waiting consumers and producers watch this participant, too
     space.notify();
     enter(*segment, self);
 }

@@ -136,9 +136,9 @@ struct QueueCore final : Attachment {
             ring.note_alone(index);
     }
 
-    // A waiting consumer whose request is in the line also tends it, every kSlice. One that is not
-    // in the line is notified of each message. A producer is not notified of a slot that another
-    // one was overtaken in and gave up, for example.
+    // A waiting consumer whose request is in the line also tends it, every kSlice; other consumers
+    // are notified of each message. A producer is not notified of every change: not of a slot that
+    // an overtaken producer gave up, for example.
     enum class Side : std::uint8_t { Producer, Consumer, InLine };
     // Short on both sides while memory is to be trimmed soon.
     [[nodiscard]] Slices slices_of(Side side) const noexcept {

@@ -1,6 +1,6 @@
 // Connection to a Redis or Valkey server: a request, then its answer, by a deadline.
 //
-// hiredis connects and parses answers that are no values; this class moves the bytes. The reads and
+// hiredis connects, and parses answers other than values; this class moves the bytes. The reads and
 // writes of hiredis have a timeout per system call instead of per request, raise SIGPIPE when the
 // server has gone, and copy the data; here values go straight from and into shared memory.
 #pragma once
@@ -51,13 +51,13 @@ struct RedisOutcome {
     [[nodiscard]] bool is_answered() const noexcept { return fault == RedisFault::None; }
 };
 
-// Where a value goes that the server has announced.
+// Where a value that the server has announced is stored.
 struct ValueRoom {
     // Misfit or Cancelled: the value is not received, and the connection is of no further use.
     RedisFault fault = RedisFault::None;
     std::uint64_t skipped = 0;         // its first bytes, which are not stored; at most those seen
-    std::span<std::byte> memory = {};  // the bytes after them
-    std::span<std::byte> tail = {};    // the bytes after these: the rest of the value
+    std::span<std::byte> memory = {};  // for the bytes after these
+    std::span<std::byte> tail = {};    // for the rest
 };
 
 // Destination of the value that answers a request. Called on the thread of the request.
@@ -114,7 +114,7 @@ struct RedisRequest {
     bool is_sealed = false;
     // Destination of an answer that is a value; null: the reply.
     ValueSink* sink = nullptr;
-    // Sums what goes to the sink's memory as it arrives; rewound by each attempt. Or null.
+    // Checksum of what goes to the sink's memory; rewound by each attempt. Or null.
     RunningChecksum* sum = nullptr;
     // Largest answer without a sink; a longer value is a Misfit.
     std::uint64_t most_bytes = std::uint64_t{1} << 20U;

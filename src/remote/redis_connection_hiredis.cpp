@@ -1,7 +1,7 @@
 // Connections by hiredis; the only file that includes it.
 //
-// hiredis parses every answer but one kind: its reader copies a value into a buffer that grows, and
-// its callback gets it when all of it is there. So "$<length>\r\n<value>\r\n" is read here.
+// hiredis parses every answer but values: its reader copies a value into a buffer that grows, and
+// hands it out when it is complete. So "$<length>\r\n<value>\r\n" is read here.
 #include <fcntl.h>
 #include <hiredis/hiredis.h>
 #include <poll.h>
@@ -228,7 +228,8 @@ struct RedisConnection::Link {
         return pieces;
     }
 
-    // Of bytes or characters; no temporary. The const_cast is safe: sendmsg() only reads the data.
+    // `bytes`: of bytes or characters, and no temporary. The const_cast is safe: sendmsg() only
+    // reads the data.
     template <typename Bytes>
     static iovec piece_of(const Bytes& bytes) noexcept {
         return {const_cast<void*>(static_cast<const void*>(std::data(bytes))), std::size(bytes)};
@@ -256,8 +257,8 @@ struct RedisConnection::Link {
         return send_all(std::span(pieces).first(request.is_storing ? pieces.size() : 1));
     }
 
-    // Sums each slice before it is sent, while the server receives those before it: the checksum
-    // costs little time of its own, and leaves the slice in the cache for the copy into the socket.
+    // Adds each piece to the checksum before it is sent, while the server receives those before it:
+    // that costs little time, and leaves the piece in the cache for the copy into the socket.
     bool send_sealed(const std::string& frame, const RedisRequest& request) {
         constexpr std::size_t kSummedAtOnce = std::size_t{128} << 10U;
         RunningChecksum sum;
@@ -311,8 +312,8 @@ struct RedisConnection::Link {
         return got > 0;
     }
 
-    // Fills the buffer until it holds `bytes` bytes. Receives kSurplus more if they have come: the
-    // end of the line behind them, and a byte that must not come, so that it is noticed.
+    // Fills the buffer until it holds `bytes` bytes. Receives up to kSurplus more: the line end
+    // behind them, and one byte that must not come, so that it is noticed.
     bool hold(std::size_t bytes) {
         while (held() < bytes) {
             if (!fill(bytes + kSurplus - held())) return false;

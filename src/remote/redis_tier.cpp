@@ -254,8 +254,8 @@ class RedisTier::Landing {
 public:
     Landing(Store& first, std::string_view key) : first_(first), key_(key) {}
 
-    // False: the object can't be brought in; refused() says why. Takes no room, and gives back that
-    // of an earlier attempt, which found another value.
+    // False: the object can't be brought in; refused() says why. Takes no room, and gives back the
+    // room of an earlier attempt, which found another value.
     bool may_begin(const ValueHead& head) {
         room_.reset();
         if (!fits(head)) return false;

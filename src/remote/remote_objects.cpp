@@ -11,9 +11,9 @@ namespace {
 
 using Kind = RedisReply::Kind;
 
-// Receives a head. Values that fit the connection's buffer are complete there, and checked, before
-// any memory is taken; of longer ones the first bytes are looked at, and the data goes straight to
-// its memory.
+// Receives a head. A value that fits the connection's buffer is complete there, and checked, before
+// memory is taken for it; of a longer one the first bytes are looked at, and the data goes straight
+// to its memory.
 class HeadSink final : public ValueSink {
 public:
     HeadSink(std::string_view key, const RemoteObjects::RoomFor& room_for)
@@ -64,7 +64,7 @@ private:
         found_.meta.assign(reinterpret_cast<const char*>(read.meta.data()), read.meta.size());
     }
 
-    // A complete value.
+    // Checks a complete value, and copies its data.
     void take(const ReadHead& read) {
         if (read.kind != HeadKind::Sound || !read.head.is_inline()) return;
         found_.is_intact = checksum_of(read.data) == read.head.checksum;
@@ -102,7 +102,7 @@ private:
 RemoteObjects::RemoteObjects(RedisServers& servers, RemoteOptions options)
     : servers_(servers), options_(std::move(options)) {}
 
-// `request`: the value; the rest of it is filled in.
+// `request`: with the value; its other fields are filled in.
 RedisOutcome RemoteObjects::set(const std::string& name, RedisRequest& request, const Wait& wait) {
     const std::string ttl = options_.ttl ? std::to_string(options_.ttl->count()) : std::string();
     request.words = options_.ttl ? std::vector<std::string_view>{"PSETEX", name, ttl}

@@ -32,19 +32,19 @@ public:
                        std::span<const std::byte> meta, Format format, const Wait& wait);
 
     // Memory for the data of a sound head, of its size. nullopt: refused. `meta` is valid during
-    // the call. Called again by another attempt, whose head may be another.
+    // the call. Called again by another attempt, which may find another head.
     using RoomFor = std::function<std::optional<std::span<std::byte>>(
         const ValueHead& head, std::span<const std::byte> meta)>;
     struct Found {
         RedisOutcome outcome;          // a Nil reply: no such object
-        std::optional<HeadKind> kind;  // known, except for Sound, even if the rest was not received
+        std::optional<HeadKind> kind;  // by the first bytes, even if no more came; none: no bytes
         ValueHead head;                // if Sound
         std::string meta;
         bool is_intact = true;  // inline data has the checksum of its head or seal
     };
     // Reads a head and, if it has the data, puts that into the memory of `room_for`, which is
-    // called only for data of the right length: up to 64 KiB are compared with their checksum
-    // before, more are received there, and must be discarded unless the result is Sound and intact.
+    // called only for data of the right length. Data of up to 64 KiB is compared with its checksum
+    // before; more is received there, and must be discarded unless the head is Sound and intact.
     Found find(std::string_view key, const RoomFor& room_for, const Wait& wait);
 
     struct Parts {

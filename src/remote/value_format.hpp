@@ -67,8 +67,8 @@ public:
 
     void add(std::span<const std::byte> piece) noexcept;
     [[nodiscard]] Checksum value() const noexcept;
-    // Keeps what was added so far; rewind() forgets what was added since, because a request that
-    // is made again sends or receives its pieces again.
+    // rewind() forgets what was added since mark(): a request that is made again sends or receives
+    // its pieces again.
     void mark() noexcept;
     void rewind() noexcept;
 

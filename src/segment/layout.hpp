@@ -25,8 +25,8 @@ inline constexpr std::uint64_t kMaxSlots = 1024;
 
 // Set where every waker uses only the light fence, so that every sleeper must use the heavy one.
 inline constexpr std::uint64_t kFeatureAsymmetricFence = 1;
-// Set by a creator that asked for huge pages: the payload's offset is a multiple of its huge pages,
-// and all that was reserved at creation stays reserved. Read by Segment::populate() and statistics.
+// Set by a creator that asked for huge pages: the payload's offset is a multiple of their size, and
+// all that was reserved at creation stays reserved. Read by Segment::populate() and statistics.
 inline constexpr std::uint64_t kFeatureHugePages = 2;
 inline constexpr std::uint64_t kKnownFeatures = kFeatureAsymmetricFence | kFeatureHugePages;
 

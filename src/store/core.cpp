@@ -69,7 +69,7 @@ void StoreCore::join() {
     membership.inherit([this](unsigned dead) { take_over(dead); });
     pins = std::make_unique<Pins>(view, self);
     membership.enter();
-    committed.notify();  // waits for a key watch this participant, too
+    committed.notify();  // so that waits for a key watch this participant, too
     enter(*segment, self);
 }
 

@@ -36,8 +36,8 @@ std::uint64_t shift_of(const std::vector<std::uint64_t>& offsets, std::size_t se
     return is_shifted && offsets[sequence + 1] > offsets[sequence] ? 1 : 0;
 }
 
-// Copies values, the rows that continue each other on both sides at once: a group whose sequences
-// have the length of a row is one copy.
+// Copies values; rows that are contiguous on both sides are one copy, as are all of a group whose
+// sequences have the length of a row.
 class JoinedCopy {
 public:
     JoinedCopy(detail::CopyValues copy, std::size_t from_item, std::size_t to_item) noexcept
@@ -72,7 +72,7 @@ public:
     ColumnCopy(const std::vector<HeldGroup>& groups, Column column, bool is_shifted) noexcept
         : groups_(groups), column_(column), is_shifted_(is_shifted) {}
 
-    // row(values) -> the place for that many values of the next sequence
+    // row(count) -> the place for the `count` values of the next sequence
     template <typename Row>
     Status run(DType to, Row&& row) const {
         for (const HeldGroup& group : groups_) {

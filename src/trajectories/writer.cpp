@@ -70,7 +70,7 @@ std::shared_ptr<WriterState> join(Queue queue, const EnvironmentOptions& environ
     }
     state->board.sign(environment);
     state->core->become_producer();         // from here on the shares count
-    state->board.credit_signal().notify();  // those that wait for credit watch this one, too
+    state->board.credit_signal().notify();  // so that waits for credit watch this one, too
     return state;
 }
 
@@ -100,7 +100,7 @@ WaitEnd WriterState::wait_for_credit(const Wait& wait) noexcept {
         return core->closing.is_cancelled() || core->segment->is_foreign();
     };
     SpinBudget budget = spin.copy();
-    // A writer that withdrew for another's request gets no notice, nor does any of a death that was
+    // Not notified: a writer that withdrew for another's request, and any writer of a death
     // found by a process that does not wait for credit.
     Peers peers =
         core->segment->participants().peers(0, core->view.shape().participants, core->closing);

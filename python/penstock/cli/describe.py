@@ -74,7 +74,7 @@ def memory(segment: SegmentSummary) -> str:
 
 
 def participant_rows(participants: list[Participant]) -> list[tuple[str, str, str, str, str]]:
-    """Role, process, pid, start, and how it died; the word for its liveness is separate, for its
+    """Role, process, pid, start, and how it died; the word for its life is separate, for its
     colour."""
     return [
         (

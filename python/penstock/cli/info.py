@@ -100,7 +100,7 @@ def _text(info: Any, growth: stats.Rates | None) -> list[str]:
 
 
 def _memory(info: Any) -> str:
-    """With what lies in huge pages, where that is any."""
+    """With the share in huge pages, if there is one."""
     text, huge = describe.memory(info.segment), info.stats.huge_page_bytes
     return f"{text}, {units.size(huge)} of it in huge pages" if huge else text
 

@@ -435,7 +435,7 @@ def _place_for(
     warm."""
     if name in out:
         if name in dtypes:
-            _dtype_name(name, dtypes[name])  # without effect, but refused if it is none
+            _dtype_name(name, dtypes[name])  # has no effect, but must be a dtype
         return _part_of(name, out[name], shape)
     dtype = _dtype(core, name, dtypes)
     return np.ndarray(shape, dtype, buffer=_core.new_memory(math.prod(shape) * dtype.itemsize))

@@ -389,7 +389,7 @@ def _request_key(
     """What a failure to make arrays may depend on, besides the groups."""
     given = tuple((name, getattr(array, "dtype", None)) for name, array in (out or {}).items())
     key = (layout, columns, tuple((dtypes or {}).items()), given)
-    try:  # not the text: that of NumPy's dtypes takes 5 us each
+    try:  # the text only if needed: that of a NumPy dtype takes 5 us
         hash(key)
     except TypeError:
         return str(key)

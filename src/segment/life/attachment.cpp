@@ -11,7 +11,7 @@
 
 namespace penstock::detail {
 
-// Outlives all statics: participants may leave by their destructors.
+// Outlives all statics: participants may leave in the destructors of statics.
 struct AttachmentTable {
     std::mutex mutex;
     std::vector<Attachment*> all;
@@ -57,7 +57,7 @@ bool is_one_sided(const Own& own) {
     return kind == Kind::Broadcast;
 }
 
-// While the program or the library is loaded.
+// Initialized while the program or the library is loaded.
 [[maybe_unused]] const bool is_held = (os::hold_across_forks(only.value.mutex), true);
 
 }  // namespace

@@ -30,7 +30,7 @@ public:
 protected:
     ~Attachment() = default;
     // Lists this participant: the process has this slot of that segment, which must outlive
-    // withdraw(). Waits of this process may start a watcher from here on. Throws std::bad_alloc.
+    // withdraw(). Throws std::bad_alloc.
     void enter(const Segment& segment, unsigned slot);
     // Removes it from the list. After this no depart() is running, and none will be called.
     // Repeatable.

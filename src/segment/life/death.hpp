@@ -1,5 +1,5 @@
-// A participant's death: which process it was, how that ended, and the words for it. For people:
-// nothing is decided by it. See layout::ParticipantSlot::last_death.
+// A participant's death: which process it was, how the process ended, and the words for it. For
+// people: nothing is decided by it. See layout::ParticipantSlot::last_death.
 #pragma once
 
 #include <cstdint>
@@ -23,10 +23,10 @@ struct DeathNote {
     [[nodiscard]] Death death() const noexcept;
     // "was killed by signal 9 (SIGKILL)", "ended with exit code 3 without closing", "died".
     [[nodiscard]] std::string predicate() const;
-    // After a sentence with the predicate: "; how it ended is not known here: ..." and why, or
-    // nothing.
+    // To be added to a sentence with the predicate: "; how it ended is not known here: " and the
+    // reason; empty if the end is known.
     [[nodiscard]] std::string doubt() const;
-    // In one piece, for tables: "killed by signal 9 (SIGKILL)".
+    // Predicate or doubt alone, for tables: "killed by signal 9 (SIGKILL)".
     [[nodiscard]] std::string summary() const;
     // Fills the fields that a Participant and a BroadcastReaderState have for it.
     template <typename State>
@@ -37,7 +37,7 @@ struct DeathNote {
     }
 };
 
-// As a word in shared memory; any word can be decoded.
+// The note as a word in shared memory. Any word can be decoded.
 std::uint64_t encode_death(const DeathNote& note) noexcept;
 DeathNote decode_death(std::uint64_t word) noexcept;
 

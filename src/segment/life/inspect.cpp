@@ -49,8 +49,8 @@ Participant describe(const Visit& visit, unsigned slot) {
     return who;
 }
 
-// The last participant of a free slot, if it was found dead. Its signature may be a joiner's by
-// now; the note is its own.
+// The last participant of a free slot, if it was found dead. The slot may have the signature of a
+// process that is joining; the note has a pid of its own.
 std::optional<Participant> describe_reaped(const Visit& visit, unsigned slot) {
     const Participants& participants = visit.participants();
     const std::uint64_t join = participants.joins(slot);

@@ -44,7 +44,7 @@ public:
     // False: its participant lives, or its janitor makes no progress.
     [[nodiscard]] bool claim(unsigned slot) noexcept;
     // Reaps a dead predecessor in the claimed slot, and signs the slot. True: there was one. While
-    // the slot is announced it has the predecessor's signature, for those that look at its process.
+    // the slot is announced it has the predecessor's signature, by which others find its process.
     template <typename TakeOver>
     bool inherit(TakeOver&& take_over) {
         const bool has_predecessor = participants().is_announced(claimed_);

@@ -40,7 +40,8 @@ std::string load_text(const ParticipantSlot& slot) {
     return bytes.data();
 }
 
-// The kernel tells how a process ended until it is reaped, and afterwards those that watched it.
+// Until a process is reaped by its parent the kernel tells others how it ended; afterwards only a
+// process that watched it can tell.
 os::ProcessEnd end_of(std::uint32_t pid, std::uint64_t pid_namespace, std::uint64_t start_time,
                       std::chrono::milliseconds patience) noexcept {
     const os::Calls calls = Watcher::is_wanted() ? os::Calls::All : os::Calls::Files;
@@ -119,8 +120,8 @@ DeathNote Participants::last_death(unsigned slot) const noexcept {
     return decode_death(word);
 }
 
-// The process that signed the slot, unless another participant may have signed it by now: then only
-// the join number.
+// The end of the process that signed the slot; only the join number if another participant may have
+// signed it by now.
 DeathNote Participants::look_at_process(unsigned slot, std::uint64_t join,
                                         std::chrono::milliseconds patience) const noexcept {
     DeathNote death;
@@ -140,8 +141,8 @@ DeathNote Participants::look_at_process(unsigned slot, std::uint64_t join,
     return death;
 }
 
-// A death that is noted already stays, unless this one is later, or tells more. The loop is bounded
-// for damaged memory.
+// The death that is noted already stays, unless this one is later, or tells more. The loop is
+// bounded for damaged memory.
 void Participants::write_death(unsigned slot, const DeathNote& death) const noexcept {
     constexpr unsigned kTries = 64;
     std::atomic<std::uint64_t>& last = slots_[slot].last_death;

@@ -117,8 +117,8 @@ public:
     [[nodiscard]] bool is_found_dead() const noexcept { return own_.is_found_dead(); }
     // Join number of the last participant found dead in the slot; 0: none.
     [[nodiscard]] std::uint64_t found_dead(unsigned slot) const noexcept;
-    // The death of the slot's participant with that join number. Looks at its process if the slot
-    // does not tell how that ended, and notes what it finds, unless this is an inspection.
+    // The death of the slot's participant with that join number. If the slot does not tell how the
+    // process ended, looks at the process and notes what it finds; an inspection notes nothing.
     [[nodiscard]] DeathNote death(unsigned slot, std::uint64_t join) const noexcept;
     // Participants ever found dead in slots `first` to `end` - 1.
     [[nodiscard]] std::uint64_t deaths(unsigned first, unsigned end) const noexcept;
@@ -136,8 +136,8 @@ public:
     [[nodiscard]] std::string describe(unsigned places) const;
     [[nodiscard]] ParticipantText text(unsigned slot) const;
     [[nodiscard]] bool anybody_alive() const noexcept;
-    // For waits that the death of a participant in slots `first` to `end` - 1 may end, or the
-    // closing of their handle.
+    // For a wait that may be ended by the death of a participant in slots `first` to `end` - 1, or
+    // by the closing of its handle.
     [[nodiscard]] Peers peers(unsigned first, unsigned end, const Cancel& closing) const noexcept {
         return {slots_, first, end, &closing};
     }

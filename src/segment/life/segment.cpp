@@ -166,7 +166,7 @@ std::uint64_t piece_size() noexcept {
     return std::max(std::uint64_t{32} << 20U, os::huge_page_size());
 }
 
-// The same for memory that is put into huge pages.
+// Size of a piece of memory that is put into huge pages, which takes longer.
 std::uint64_t huge_piece_size() noexcept {
     return std::max(std::uint64_t{16} << 20U, os::huge_page_size());
 }
@@ -375,8 +375,8 @@ std::error_code Segment::reserve(const MemoryOptions& memory, std::uint64_t payl
     return error;
 }
 
-// Makes each huge page around one small page: to move 512 of them into it takes several times as
-// long. Where huge pages run out, the rest is left to reserve().
+// Makes each huge page around one small page: to move 512 small pages into it takes several times
+// as long. Where huge pages run out, the rest is left to reserve().
 std::error_code Segment::reserve_huge_pages(const Wait& wait, std::uint64_t bytes) {
     const std::error_code no_room = file_.check_room(bytes);
     if (no_room) return no_room;

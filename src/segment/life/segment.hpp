@@ -77,9 +77,9 @@ public:
 
     // Maps the payload's present memory into this process's page tables, which no other process can
     // do for it. In pieces, so that `wait` may end it: Timeout or Cancelled; pieces that are mapped
-    // stay mapped. InvalidArgument: the kernel can't (before Linux 5.14). Memory of a segment with
-    // huge pages that lies in small ones is moved into huge ones first, as far as there are any; an
-    // access to a page that is being moved waits some ms.
+    // stay mapped. InvalidArgument: the kernel can't (before Linux 5.14). In a segment with huge
+    // pages, memory that lies in small pages is first moved into huge ones, as far as there are
+    // any; an access to a page that is being moved waits some ms.
     [[nodiscard]] Status populate(const Wait& wait, const Cancel& closing) noexcept;
 
     // To be called after the slot was retired and released: removes the name if no participant is

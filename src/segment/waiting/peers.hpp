@@ -11,9 +11,9 @@ namespace penstock::detail {
 
 // How long a wait may sleep between two looks while the watcher watches all its peers.
 enum class Slices : std::uint8_t {
-    Short,    // kSlice: it gives signs of life, or counts on those of others
-    Growing,  // kSlice, and later a quarter of the time that it has waited: some of the changes
-              // that it waits for are not notified. kLongSlice at most
+    Short,    // kSlice: the wait gives signs of life, or counts on those of other waits
+    Growing,  // kSlice, and later a quarter of the time waited, kLongSlice at most: some of the
+              // changes that the wait is for are not notified
     Long,     // kLongSlice: every change is notified
 };
 

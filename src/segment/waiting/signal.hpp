@@ -60,8 +60,8 @@ public:
     }
 
     // Wakes the waiters of this process only, for its watcher. The announcement stays: it may be of
-    // other processes' waiters, too, which would sleep on without it if this process died
-    // before its system call. What a wake-up costs is not to be learnt from this one.
+    // other processes' waiters, too, which would sleep on without it if this process died before
+    // its system call. Notes no time: spin budgets learn the cost of a wake-up from wakers alone.
     void rouse() noexcept {
         std::uint32_t seen = load_relaxed(word());
         while ((seen & 1U) != 0 && !cas_acq_rel(word(), seen, seen + 2)) {
@@ -105,7 +105,7 @@ public:
 private:
     [[nodiscard]] std::atomic<std::uint32_t>& word() const noexcept { return signal_->word; }
 
-    // Announced -> Quiet, and counts it. No effect on a word that is quiet.
+    // Announced -> Quiet, and counts the wake-up. No effect on a word that is quiet.
     void clear() noexcept {
         std::uint32_t seen = load_relaxed(word());
         while ((seen & 1U) != 0 && !cas_acq_rel(word(), seen, seen + 1)) {
@@ -164,7 +164,7 @@ inline void learn_from_sleep(const Signal& signal, SpinBudget& budget) noexcept 
     if (budget.wants_to_part(wake_up.awake_at)) budget.parted(wake_up.awake_at, os::step_aside());
 }
 
-// Asks Wait::interrupted. True also in a child that was forked off by it.
+// Asks Wait::interrupted. True also in a child that `interrupted` has forked off.
 inline bool is_interrupted(const Wait& wait) {
     const std::uint64_t before = os::fork_generation();
     return wait.interrupted != nullptr &&

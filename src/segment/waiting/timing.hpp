@@ -13,14 +13,14 @@ inline constexpr std::chrono::milliseconds kSlice{80};
 // The same for a wait whose peers the watcher watches: a safety net, for deaths that leave the
 // process running (exec, a lost lock) and for wakers that stop halfway.
 inline constexpr std::chrono::milliseconds kLongSlice{2000};
-// Of a wait that is not notified of every change: a growing slice is the time that it has waited
+// A growing slice, of a wait that is not notified of every change, is the time waited so far
 // divided by this, so that a change is noticed a quarter of that time later at most.
 inline constexpr int kGrowthOfSlices = 4;
 // The first sleep in a process without a watcher: a wait that outlasts it starts one.
 inline constexpr std::chrono::milliseconds kSliceBeforeWatcher{5};
 
-// How long a report of a death waits, for what it says of the process's end: for a process whose
-// descriptors are closed already, and for the watcher. Microseconds if they run at all.
+// How long a report of a death waits to learn how the process ended: for the end of a process that
+// has closed its descriptors, and for the watcher's note. Microseconds if they run at all.
 inline constexpr std::chrono::milliseconds kEndPatience{20};
 inline constexpr std::chrono::milliseconds kNotePatience{50};
 

@@ -42,7 +42,7 @@ std::chrono::nanoseconds Deadline::left(Clock::time_point now,
     return std::min<std::chrono::nanoseconds>(at_ - now, most);
 }
 
-// A wait that is not listed yet looks at it after kSlice at the latest.
+// A wait that is not listed by the watcher yet looks at the flag after kSlice at the latest.
 void Cancel::cancel() noexcept {
     cancelled_.store(true, std::memory_order_release);
     detail::Watcher::look_at_cancels();

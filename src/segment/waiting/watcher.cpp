@@ -20,12 +20,12 @@ namespace penstock::detail {
 namespace {
 
 constinit std::atomic<Watcher*> instance{nullptr};
-// By Watcher::prepare().
+// Set by Watcher::prepare().
 constinit std::atomic<bool> is_prepared{false};
 // Fork generation, plus 1, of the process that has started a watcher or tried to.
 constinit std::atomic<std::uint64_t> starter{0};
 
-// After a start that failed: by os::coarse_ns(), when the next may be tried.
+// When the next start may be tried after one that failed, by os::coarse_ns().
 constinit std::atomic<std::int64_t> next_start{0};
 constinit std::atomic<unsigned> failures{0};
 constexpr std::int64_t kBetweenTries = 10'000'000'000;  // ns
@@ -47,7 +47,7 @@ bool reads_as_wanted() noexcept {
     return value == nullptr || std::string_view(value) != "0";
 }
 
-// Not later, when other threads may change the environment.
+// Read while the library is loaded: later, other threads may change the environment.
 const bool is_wanted_at_start = reads_as_wanted();
 
 }  // namespace
@@ -94,10 +94,10 @@ std::chrono::nanoseconds LongWait::watched_slice() const noexcept {
     return std::clamp<std::chrono::nanoseconds>(waited / kGrowthOfSlices, kSlice, kLongSlice);
 }
 
-// A wait that is not listed asks rarely, because in Python it takes the GIL: for signals that
-// another thread has received. A listed one asks once after a slice, so that it misses nothing from
-// before it was listed; from then on it is told. Long slices that pass are so rare that it asks
-// after each.
+// A wait that is not listed asks rarely, because in Python asking takes the GIL: for signals that
+// another thread has received. A listed wait asks once after a slice, so that it misses nothing
+// from before it was listed; from then on the watcher tells it to. Long slices that pass are so
+// rare that it asks after each.
 bool LongWait::is_to_ask(os::Woken woken) noexcept {
     constexpr unsigned kSleepsToAsk = 3;
     has_outlasted_ = has_outlasted_ || woken == os::Woken::ByTimeout;
@@ -116,7 +116,7 @@ bool LongWait::is_cancelled() const noexcept {
 }
 
 // The word changes if the wait has announced itself: so this also ends a sleep that has not begun
-// yet. Otherwise the wait is between an announcement and the next, and looks after that.
+// yet. Otherwise the wait is awake, and looks once it has announced itself again.
 void LongWait::rouse(bool is_to_ask) noexcept {
     if (is_to_ask) is_told_to_ask_.store(true);
     signal_.rouse();
@@ -142,9 +142,9 @@ bool Watcher::may_start() noexcept {
            os::coarse_ns() >= next_start.load();
 }
 
-// Published before its thread runs, which may end at once and allow a successor: so the successor
-// is the later one in the chain. The exchange fails, or the watcher is foreign, in a child that was
-// forked in the middle of this.
+// A watcher is published before its thread runs, which may end at once and allow a successor: so
+// the successor is the later one in the chain. The exchange fails, or the watcher is foreign, in a
+// child that was forked in the middle of this.
 Watcher* Watcher::start() noexcept {
     if (Watcher* const already = running()) return already;
     std::uint64_t seen = starter.load();
@@ -166,7 +166,7 @@ Watcher* Watcher::start() noexcept {
     }
 }
 
-// Waits may have listed themselves already.
+// A failure ends the watcher, as its thread would: waits may have listed themselves already.
 void Watcher::start_thread() noexcept {
     try {
         os::start_quiet_thread([this] { run(); }).detach();
@@ -187,7 +187,7 @@ void Watcher::ask_all() noexcept {
     last->watch_.raise();
 }
 
-// The caller may learn of a death from the kernel before the watcher does.
+// Waits for the watcher's note: the caller may learn of a death from the kernel before the watcher.
 os::ProcessEnd Watcher::end_of(std::uint32_t pid, std::uint64_t start_time) noexcept {
     Watcher* const watcher = running();
     if (watcher == nullptr) return {};
@@ -281,8 +281,8 @@ std::uint64_t Watcher::mark_of(std::uint32_t pid) noexcept {
     return std::uint64_t{1} << (pid % 64U);
 }
 
-// Forgets the processes that are not watched, if there are many; not more often than asking for
-// them again, and waking every wait for each, would be noticed.
+// Forgets the processes that are not watched, if there are many. Rarely, because waits then ask for
+// them again, and are roused for each that still can't be watched.
 bool Watcher::has_room_for_one() noexcept {
     constexpr std::size_t kMaxProcesses = 4096;
     constexpr std::int64_t kBetweenPurges = 10'000'000'000;  // ns
@@ -312,7 +312,7 @@ void Watcher::run() noexcept {
     end(has_failed);
 }
 
-// Listed waits go on in slices.
+// Listed waits go on in short slices.
 void Watcher::end(bool has_failed) noexcept {
     is_over_.store(true);
     if (has_failed) {
@@ -327,8 +327,8 @@ void Watcher::end(bool has_failed) noexcept {
     rouse({.is_over = true});
 }
 
-// Watches the processes that waits have asked for. Those that can't be watched may have ended since
-// a wait looked: the waits look again, and go on in slices.
+// Watches the processes that waits have asked for. A process that can't be watched may have ended
+// since a wait looked: its waits look again, and go on in short slices.
 void Watcher::serve() {
     std::vector<Process> asked;
     {
@@ -352,9 +352,9 @@ void Watcher::settle(const Process& process, State state) noexcept {
     if (state != State::Watched) rouse({.marks = mark_of(process.first)});
 }
 
-// A process that has ended is not watched: a wait that looks and finds that its lock is still held
-// goes on in slices. All are noted before the first wait is roused, so that none that looks again
-// takes one of them for watched.
+// A process that has ended is not watched any more: a wait that finds its lock still held goes on
+// in short slices. All ends are noted before the first wait is roused, so that no wait takes one of
+// these processes for watched.
 void Watcher::note(const std::vector<os::EndedProcess>& ended) noexcept {
     Reason reason{.is_to_ask = asks_all_.exchange(false)};
     {
@@ -369,8 +369,8 @@ void Watcher::note(const std::vector<os::EndedProcess>& ended) noexcept {
     rouse(reason);
 }
 
-// Waits that are listed from here on look after that by themselves. The mutex is free between two
-// waits: those that are awake already need it.
+// Waits that are listed from here on look by themselves. The mutex is free between two waits: those
+// that are awake already need it.
 void Watcher::rouse(const Reason& reason) noexcept {
     std::uint64_t last = kNone;
     {

@@ -28,7 +28,7 @@ class Signal;
 class Watcher;
 
 // One wait in wait_until(), on its stack: how long it may sleep, and what the watcher knows of it.
-// The waiting thread's, but for what the watcher reads while it is listed.
+// Used by the waiting thread, and by the watcher while the wait is listed.
 class LongWait {
 public:
     LongWait(Signal& signal, const Wait& wait, const Peers& peers) noexcept
@@ -37,8 +37,8 @@ public:
     LongWait& operator=(const LongWait&) = delete;
     ~LongWait();
 
-    // The longest next sleep; none if the watcher has asked for a look at `interrupted` meanwhile.
-    // To be called after the announcement, and before the looks at the peers and at Cancel: what
+    // The longest next sleep; zero if the watcher has told this wait to ask `interrupted`. To be
+    // called after the announcement, and before the looks at the peers and at Cancel: what
     // changes after those looks ends the sleep.
     std::chrono::nanoseconds next_slice() noexcept;
     // Whether Wait::interrupted is due, after a sleep that ended so.
@@ -51,11 +51,11 @@ public:
 private:
     friend class Watcher;
 
-    // False also in a child, where the watcher does not exist.
+    // False also in a child, where there is no watcher.
     [[nodiscard]] bool is_listed() const noexcept;
     // The longest next sleep if all peers are watched.
     [[nodiscard]] std::chrono::nanoseconds watched_slice() const noexcept;
-    // For the watcher, under its mutex.
+    // Called by the watcher, under its mutex.
     [[nodiscard]] bool is_cancelled() const noexcept;
     void rouse(bool is_to_ask) noexcept;
 
@@ -63,16 +63,16 @@ private:
     const Wait& wait_;
     const Peers& peers_;
     const std::uint64_t fork_generation_ = os::fork_generation();
-    Watcher* watcher_ = nullptr;  // that lists this wait
+    Watcher* watcher_ = nullptr;  // the one that lists this wait
     // Set by the watcher, under its mutex: `interrupted` is due.
     std::atomic<bool> is_told_to_ask_{false};
-    // The watcher's, under its mutex: see Watcher::enter() and watches().
+    // Written by Watcher::enter() and watches(), under the watcher's mutex.
     std::uint64_t number_ = 0;
     std::uint64_t marks_ = 0;
     std::int64_t listed_at_ = 0;  // by the coarse clock
     unsigned sleeps_ = 0;
-    bool has_outlasted_ = false;  // a slice
-    bool has_asked_ = false;      // since it was listed
+    bool has_outlasted_ = false;  // a slice has passed
+    bool has_asked_ = false;      // `interrupted`, since it was listed
     bool is_long_ = false;        // the current sleep may be longer than kSlice
 };
 
@@ -87,19 +87,20 @@ public:
     // watcher, if the system allows process watches. May wait for the dynamic loader's lock, which
     // waits don't take. Any thread.
     static void prepare(bool wanted = is_wanted()) noexcept;
-    // Null: there is none (yet).
+    // Null: there is none, or none yet.
     static Watcher* running() noexcept;
-    // False: not prepared, or another thread is at it, or starting one has failed a short time ago.
+    // False: not prepared, or a thread has started one or tries to, or a start has failed and it is
+    // too early for another.
     static bool may_start() noexcept;
     // The running watcher, or a new one; null if there can be none, or another thread starts it.
     static Watcher* start() noexcept;
 
     // Makes the watcher look for waits that were cancelled. Any thread, also in a signal handler.
     static void look_at_cancels() noexcept;
-    // Makes all waits ask whether they were interrupted. Likewise.
+    // Makes all waits ask `interrupted`. Any thread, also in a signal handler.
     static void ask_all() noexcept;
-    // How a process ended that the watcher watched; it knows also if the process has been reaped
-    // since. Waits a moment if the end is not noted yet. Unknown if it was not watched, or lives.
+    // How a process ended that the watcher watched, also after its parent has reaped it. Waits a
+    // moment if the end is not noted yet. Unknown if the process was not watched, or lives.
     [[nodiscard]] static os::ProcessEnd end_of(std::uint32_t pid,
                                                std::uint64_t start_time) noexcept;
 
@@ -112,9 +113,9 @@ public:
     // Lists a wait, until leave(). False: no memory.
     [[nodiscard]] bool enter(LongWait& wait) noexcept;
     void leave(LongWait& wait) noexcept;
-    // Whether the end of each of these peers will wake a listed wait that has these marks. Those
-    // that are not watched yet will be in a moment, if they can. `marks` gets a bit for each
-    // process, which others may share; it is guarded by the mutex, as is what the waits do.
+    // Whether the end of each of these peers will wake a listed wait that has these marks. Peers
+    // that are not watched yet will be in a moment, if they can be. `marks`, guarded by the mutex,
+    // gets a bit for each process, which other processes may share.
     [[nodiscard]] bool watches(const Peers& peers, std::uint64_t& marks) noexcept;
 
 private:
@@ -156,7 +157,7 @@ private:
     os::ProcessWatch watch_;
     std::atomic<bool> is_over_{false};
     std::atomic<bool> asks_all_{false};
-    Watcher* const predecessor_;  // keeps it reachable: leak checkers
+    Watcher* const predecessor_;  // keeps it reachable, for leak checkers
 
     std::condition_variable noted_;  // an end, or that there is no watcher any more
     std::mutex mutex_;               // guards the rest

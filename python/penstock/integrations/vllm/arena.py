@@ -34,7 +34,7 @@ MIN_BYTES = 8 << 20
 
 @dataclass(frozen=True)
 class TensorArena:
-    """Of one queue. It has no memory of its own: messages take theirs out of the queue's segment.
+    """The arena of one queue, without memory of its own: messages take it from the queue's segment.
 
     ``slot_bytes`` bounds a tensor, and ``total_bytes`` what readers may keep together; beyond
     either the readers get copies.
@@ -108,7 +108,7 @@ def _torch() -> Any:
 
 
 def _reducers(reduce: Any) -> dict[type, Any]:
-    """``reduce`` first, then what is done with a tensor in any queue."""
+    """``reduce`` where it applies; else a tensor is pickled as in any queue."""
     from .tensors import reduce_tensor
 
     torch = _torch()

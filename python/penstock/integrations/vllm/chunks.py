@@ -1,4 +1,4 @@
-"""Which pieces of a ring's address range are taken. Addresses only: the memory is the Store's."""
+"""The pieces of a ring's address range that are taken. Addresses only: the Store has the memory."""
 
 from __future__ import annotations
 
@@ -43,7 +43,7 @@ class Chunks:
         self.used -= self._ends.pop(address) - address
 
     def overlapping(self, address: int, nbytes: int) -> list[int]:
-        """The addresses of pieces that have a byte in common with this one."""
+        """The addresses of pieces that overlap this range."""
         first = bisect_right(self._starts, address) - 1
         if first < 0 or self._ends[self._starts[first]] <= address:
             first += 1

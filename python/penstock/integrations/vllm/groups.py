@@ -1,4 +1,4 @@
-"""Process groups of torch.distributed, and vLLM's stateless ones, behind one face."""
+"""Process groups of torch.distributed, and vLLM's stateless ones, behind one interface."""
 
 from __future__ import annotations
 
@@ -29,13 +29,13 @@ class Group:
         return global_rank
 
     def shares_memory_with(self, rank: int) -> list[bool]:
-        """Of every rank: whether it shares /dev/shm with that one."""
+        """For each rank, whether it shares /dev/shm with ``rank``."""
         identities = self.all_gather(hosts.identity())
         return [one == identities[rank] for one in identities]
 
 
 class TorchGroup(Group):
-    """Of a ``torch.distributed.ProcessGroup`` whose backend takes objects in host memory."""
+    """A ``torch.distributed.ProcessGroup`` whose backend takes objects in host memory."""
 
     def __init__(self, group: Any) -> None:
         import torch.distributed as dist
@@ -64,7 +64,7 @@ class TorchGroup(Group):
 
 
 class StatelessGroup(Group):
-    """Of vLLM's ``StatelessProcessGroup``, or anything with its calls."""
+    """vLLM's ``StatelessProcessGroup``, or any object with the same calls."""
 
     def __init__(self, group: Any) -> None:
         self._group = group
@@ -79,7 +79,7 @@ class StatelessGroup(Group):
 
 
 def group_of(group: Any) -> Group:
-    """The face of a process group."""
+    """The interface to a process group."""
     dist: Any = sys.modules.get("torch.distributed")
     if dist is not None and isinstance(group, dist.ProcessGroup):
         return TorchGroup(group)

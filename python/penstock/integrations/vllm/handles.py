@@ -17,7 +17,7 @@ _ONE_KIND = "set PENSTOCK_VLLM=1 in every process of this engine, or in none"
 
 
 class NoRemoteReaders(Error, NotImplementedError):
-    """A queue with readers on other machines was asked for: this version has none."""
+    """Readers on other machines were asked for, which this version does not serve."""
 
 
 @dataclass
@@ -40,7 +40,7 @@ class Handle:
 
 
 class SegmentHandle(tuple[Any, ...]):
-    """A tuple that says whose it is when a class of vLLM's own takes it apart:
+    """A tuple that can't be unpacked, so that a class of vLLM's own refuses it in words:
     ``ShmRingBuffer(*handle)`` raises Incompatible. Penstock's classes use ``items_of()``."""
 
     __slots__ = ()
@@ -57,7 +57,7 @@ class SegmentHandle(tuple[Any, ...]):
 
 @dataclass(frozen=True)
 class SharedSegment:
-    """Stands where vLLM's classes have their ``shared_memory``."""
+    """What Penstock's classes have as ``shared_memory``, where vLLM's have a SharedMemory."""
 
     name: str
     size: int

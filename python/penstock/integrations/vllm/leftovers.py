@@ -16,7 +16,7 @@ _ENGINES = ("vllm-mq-", "vllm-objects-", "vllm_mm_")  # the last are vLLM's name
 
 
 def remove_abandoned() -> None:
-    """Removes the queues and object rings whose processes are all dead, by the kernel's word."""
+    """Removes the queues and object rings whose processes are all dead, by the kernel's locks."""
     with contextlib.suppress(OSError):
         for file in os.listdir(_SHM):
             name = file.removeprefix(_OURS)

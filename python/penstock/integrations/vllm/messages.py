@@ -36,13 +36,13 @@ Take = Callable[[pickle.PickleBuffer], Any]
 def message_of(value: Any) -> Any:
     """The message of a value; bytes are to be sent as bytes. Raises what pickle raises.
 
-    It refers to the value's memory: it is to be sent before that changes.
+    The message refers to the value's memory: send it before that changes.
     """
     return (value,) if typed.carries(value) else pickled_message_of(value)
 
 
 def pickled_message_of(value: Any) -> Any:
-    """The same, never by the typed codec."""
+    """The message of a value as a pickle, never by the typed codec."""
     buffers: list[Any] = []
 
     def take(buffer: pickle.PickleBuffer) -> bool:
@@ -72,7 +72,7 @@ def pickled(value: Any, take: Take, reducers: Reducers | None = None) -> bytes:
         return pickle.dumps(value, 5, buffer_callback=take)
     with io.BytesIO() as out:
         pickler = pickle.Pickler(out, 5, buffer_callback=take)
-        # Those that are registered for all picklers count too.
+        # Reducers that are registered for all picklers count too.
         pickler.dispatch_table = {
             **copyreg.dispatch_table,
             torch.Tensor: reduce_tensor,

@@ -34,8 +34,8 @@ class SingleWriterShmRingBuffer:
     only one that allocates and frees; others attach by the name.
 
     A chunk can be written in the first ``access_buf`` block after its allocation, at whose end it
-    becomes visible; afterwards it is read-only for everyone. One thread of the writer at a time;
-    any thread of a reader.
+    becomes visible; afterwards it is read-only in all processes. One thread of the writer at a
+    time; any thread of a reader.
     """
 
     ID_NBYTES = 4
@@ -46,8 +46,8 @@ class SingleWriterShmRingBuffer:
     DATA_OFFSET = AUTH_SECRET_BYTES
 
     def __init__(self, data_buffer_size: int, name: str | None = None, create: bool = False):
-        """Raises FileExistsError if the name is taken, FileNotFoundError if there is none, and
-        Incompatible if vLLM's own ring has it."""
+        """Raises FileExistsError if the name is taken, FileNotFoundError if there is no such ring,
+        and Incompatible if vLLM's own ring has the name."""
         self.data_buffer_size = data_buffer_size
         self.is_writer = create
         self.monotonic_id_start = 0
@@ -102,7 +102,7 @@ class SingleWriterShmRingBuffer:
         return (self.data_buffer_size, self.shared_memory.name)
 
     def get_auth_secret(self) -> bytes:
-        """With which handles are signed."""
+        """The secret with which handles are signed."""
         assert not self._store.closed, "Buffer has been closed"
         return self._secret
 
@@ -191,7 +191,7 @@ class SingleWriterShmRingBuffer:
         del self.metadata[number], self._ids[address]
 
     def clear(self) -> None:
-        """Frees all. Ids go on, and what was written can be read until its address is used."""
+        """Frees all chunks. Ids go on; a chunk can be read until its address is used again."""
         assert self.is_writer, "Only the writer can clear the buffer."
         for staged in self._staged.values():
             staged.abort()
@@ -212,7 +212,7 @@ class SingleWriterShmRingBuffer:
             self._store.delete(_key(address, self._stale_ids.pop(address)))
 
     def _note_bounds(self) -> None:
-        """As vLLM's: from the oldest chunk to behind the newest one."""
+        """Sets the bounds as vLLM does: from the oldest chunk to behind the newest one."""
         oldest = next(iter(self.metadata), None)
         if oldest is None:
             self.monotonic_id_start = self.monotonic_id_end
@@ -267,7 +267,7 @@ class SingleWriterShmRingBuffer:
             yield (memoryview(b""), 0) if data is None else (data, data.nbytes + self.MD_SIZE)
 
     def _look_up(self, address: int) -> int | None:
-        """A reader that was told no id: looks at all keys."""
+        """The id at an address, for a reader that was given none: looks at all keys."""
         prefix = f"{address}."
         for key in self._store.keys():  # noqa: SIM118 (a Store is no dict)
             if isinstance(key, str) and key.startswith(prefix):
@@ -277,7 +277,8 @@ class SingleWriterShmRingBuffer:
     # --- acknowledgements: a count in the Store, which any process raises and lowers -------------
 
     def expect(self, address: int, number: int, count: int) -> int:
-        """That many more acknowledgements before the chunk is free; how many could be noted."""
+        """Asks for ``count`` more acknowledgements before the chunk is free; returns how many of
+        them could be noted."""
         key = _key(address, number)
         return next((done for done in range(count) if not self._store.retain(key)), count)
 

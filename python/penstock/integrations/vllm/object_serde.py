@@ -28,8 +28,8 @@ class ObjectSerde(ABC):
 
     @abstractmethod
     def deserialize(self, data: memoryview) -> Any:
-        """The value of metadata and data, one after the other. ``data`` is read-only shared memory:
-        what is made of it must not refer to it."""
+        """The value. ``data``: the metadata, then the data, in read-only shared memory, to which
+        the value must not refer."""
         raise NotImplementedError
 
 
@@ -72,7 +72,7 @@ class MsgpackSerde(ObjectSerde):
         return pickle.dumps(value, pickle.HIGHEST_PROTOCOL), _PICKLED, None
 
     def deserialize(self, data_view: memoryview) -> Any:
-        """The value, as one's own. Raises ValueError for a kind that is not known here."""
+        """The value, the caller's own. Raises ValueError for a kind that is not known here."""
         kind, nbytes, lengths = pickle.loads(data_view)
         data = data_view[len(data_view) - nbytes :]
         if kind == _PICKLED:

@@ -18,7 +18,7 @@ _GROUPS = ("vllm.platform_plugins", "vllm.general_plugins")
 
 @dataclass(frozen=True)
 class Outlook:
-    """Of a program that is started with this environment."""
+    """The outlook of a program that is started with this environment."""
 
     version: str | None  #: of vLLM; None: there is none
     replaces: bool  #: vLLM's message queue and object store would be Penstock's
@@ -68,6 +68,6 @@ def _remarks() -> list[str]:
         queue = CAPACITY / (1 << 20)
         found.append(
             f"/dev/shm has {free >> 20} MiB free; an engine of N workers makes N + 2 queues of "
-            f"about {queue:.0f} MiB, and needs room for large messages while they are in transit"
+            f"over {queue:.0f} MiB, and needs room for large messages while they are in transit"
         )
     return found

@@ -9,7 +9,7 @@ __all__ = ["Patience"]
 
 
 class Patience:
-    """Of one call, in one thread. ``warns_after`` is in seconds; None: it never warns."""
+    """The patience of one call, in one thread. ``warns_after``: seconds; None: it never warns."""
 
     def __init__(
         self, timeout: float | None, warns_after: float | None, started: float | None = None
@@ -29,7 +29,7 @@ class Patience:
         return time.monotonic() >= self.deadline
 
     def seconds(self) -> float | None:
-        """Until the deadline or the next warning; None: for ever."""
+        """Seconds until the deadline or the next warning; None: for ever."""
         ends = [] if self.timeout is None else [self.deadline]
         if self._warns_after is not None:
             ends.append(self.started + self._warns_after * self.n_warning)

@@ -1,4 +1,4 @@
-"""Who a queue waits for, and who of its peers is dead, in words."""
+"""The processes that a queue waits for, and those that are dead, in words."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ def dead_reader(writer: BroadcastWriter) -> PeerDied | None:
 
 
 def waited_for(side: BroadcastReader | BroadcastWriter) -> str:
-    """The processes that keep this side waiting: rank, pid, since when, stopped or not."""
+    """The processes that keep this side waiting: rank, pid, since when, whether stopped."""
     if isinstance(side, BroadcastWriter):
         blocking = side.blocked_by() or [one for one in side.readers() if one.lag_messages]
         return "; ".join(one.describe() for one in blocking) or "no reader"

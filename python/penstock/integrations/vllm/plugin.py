@@ -1,7 +1,7 @@
-"""The entry points that vLLM calls in each of its processes. PENSTOCK_VLLM=1 asks for them to act.
+"""The entry points that vLLM calls in each of its processes; they act where PENSTOCK_VLLM=1.
 
-``platform`` comes before vLLM imports its modules, and has Penstock's imported in their place;
-``general`` comes later, and verifies.
+``platform`` is called before vLLM imports its modules, and has Penstock's imported in their place;
+``general`` is called later, and verifies it.
 """
 
 from __future__ import annotations
@@ -23,16 +23,16 @@ def is_wanted() -> bool:
 
 
 def platform() -> None:
-    """``vllm.platform_plugins``: installs the finder; None, because Penstock is no platform.
+    """``vllm.platform_plugins``: installs the finder. Returns None: Penstock is no platform.
 
-    vLLM hides what a platform plugin raises, so nothing is refused here: ``general`` says it.
+    vLLM hides what a platform plugin raises, so errors are left to ``general``.
     """
     if is_wanted() and (vllm := versions.installed()) is not None and vllm.is_known:
         redirect.install()
 
 
 def general() -> None:
-    """``vllm.general_plugins``: verifies, replaces what came before the finder, and logs one line.
+    """``vllm.general_plugins``: verifies, replaces modules that came before the finder, and logs.
 
     Raises Incompatible if only a part of this process could be given Penstock's modules.
     """

@@ -1,7 +1,7 @@
 """Puts Penstock's modules in the place of vLLM's own where those were imported first.
 
-That is the case where vLLM skips platform plugins. It replaces every name that a module of vLLM's
-holds, or, where an object of the old classes exists already, nothing.
+Needed where vLLM skips platform plugins. Every name in a module of vLLM's is replaced, or, where
+an object of the old classes exists already, none.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ __all__ = ["rebind"]
 
 
 def rebind() -> list[str]:
-    """Replaces those of the modules that are loaded; the names that were rebound.
+    """Replaces those of the modules that are loaded; returns the names that were rebound.
 
     Raises Incompatible if only a part could be replaced; then nothing was.
     """
@@ -36,7 +36,7 @@ def rebind() -> list[str]:
 
 
 def _rebind_names(old: ModuleType, new: ModuleType) -> list[str]:
-    """In all modules of vLLM's: the module itself, and what was imported from it."""
+    """Rebinds, in all modules of vLLM's, the module itself and what was imported from it."""
     pairs = {id(old): new}
     for name, value in _own(old).items():
         if hasattr(new, name):
@@ -53,7 +53,7 @@ def _rebind_names(old: ModuleType, new: ModuleType) -> list[str]:
 
 
 def _own(module: ModuleType) -> dict[str, Any]:
-    """Its classes and functions."""
+    """The classes and functions that the module defines."""
     return {
         name: value
         for name, value in vars(module).items()
@@ -66,7 +66,7 @@ def _check_unused(old: ModuleType) -> None:
     classes = tuple(value for value in _own(old).values() if isinstance(value, type))
     users = [f"{cls.__name__} has derived classes" for cls in classes if _derived(cls, old)]
     for one in gc.get_objects():
-        if issubclass(type(one), classes):  # isinstance() would ask proxies what they stand for
+        if issubclass(type(one), classes):  # isinstance() would ask proxies for their __class__
             users.append(f"there is a {type(one).__name__}")
             break
     if users:

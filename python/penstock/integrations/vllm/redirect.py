@@ -1,4 +1,4 @@
-"""Penstock's modules under the names of vLLM's: whole, before vLLM imports its own.
+"""Penstock's modules under the names of vLLM's, installed before vLLM imports its own.
 
 ``import vllm.distributed.device_communicators.shm_broadcast`` then gives
 ``penstock.integrations.vllm.shm_broadcast``, the same module object.
@@ -56,7 +56,7 @@ class _Finder(importlib.abc.MetaPathFinder):
 
 
 class _Loader(importlib.abc.Loader):
-    """Gives a module that is complete, and stays what it was: its name is its own."""
+    """Returns a module that is loaded already and keeps its own name."""
 
     def __init__(self, name: str) -> None:
         self._name = name
@@ -68,4 +68,4 @@ class _Loader(importlib.abc.Loader):
         return module
 
     def exec_module(self, module: ModuleType) -> None:
-        module.__spec__ = self._spec  # the import put the other name's there
+        module.__spec__ = self._spec  # the import has set that of vLLM's name

@@ -49,6 +49,6 @@ def attach(name: str, rank: int) -> BroadcastReader:
 
 
 def _waiting() -> Waiting:
-    """By PENSTOCK_VLLM_WAITING; another word is refused by ``create()``, in words."""
+    """The policy that PENSTOCK_VLLM_WAITING names; ``create()`` refuses any other word."""
     chosen: Any = os.environ.get("PENSTOCK_VLLM_WAITING", "balanced")
     return chosen  # type: ignore[no-any-return]

@@ -63,9 +63,9 @@ logger = logging.getLogger("vllm.penstock.shm_broadcast")
 VLLM_RINGBUFFER_WARNING_INTERVAL: float = int(
     os.environ.get("VLLM_RINGBUFFER_WARNING_INTERVAL", "60")
 )
-#: Of vLLM's readers, which may lose a notification. Here it only bounds ``timeout_ms()``.
+#: vLLM's readers look so often, as they may lose a notification. Here: bounds ``timeout_ms()``.
 SHM_READER_RECHECK_INTERVAL_MS = 5000
-SHM_NOTIFY_POLL_INTERVAL_S = 2.0  # from 0.33 on; no use here: there is no notification to poll
+SHM_NOTIFY_POLL_INTERVAL_S = 2.0  # of vLLM from 0.33 on; not used here
 SPINLOOP_EXT_ENABLED = False  # waits are Penstock's own
 SPINLOOP_TIMEOUT_SECONDS = 0.1
 SHM_PATH = "/dev/shm"
@@ -331,14 +331,14 @@ class MessageQueue:
 
     def shutdown(self) -> None:
         """Ends every wait on this queue in this process, now and later, by
-        RuntimeError("cancelled"); what needs no wait is done as before. By any thread."""
+        RuntimeError("cancelled"); calls that need no wait work as before. Any thread."""
         self.shutting_down = True
         if self._spin_condition is not None:
             self._spin_condition.cancel()
 
     def close(self) -> None:
-        """Leave: readers get what was sent, then Closed. It happens by itself when the queue is
-        collected, or the process ends."""
+        """Leave: readers get what was sent, then Closed. Done also when the queue is collected, and
+        when the process ends."""
         self.shutdown()
         for side in (self._writer, self._reader):
             if side is not None:
@@ -371,8 +371,8 @@ class MessageQueue:
         self, timeout: float | None = None, indefinite: Any = False, cancel: Any = None
     ) -> Any:
         """The next object, for which it waits ``timeout`` seconds at most. ``indefinite``: a long
-        wait is no news, and is not logged. ``cancel``, an Event, ends it by
-        RuntimeError("cancelled"); vLLM once had it as the second argument, and so it may be given.
+        wait is expected, and is not logged. ``cancel``, an Event, ends the wait by
+        RuntimeError("cancelled"); it may be the second argument, as in vLLM of 2025.
 
         The object is the caller's own, except large tensors of an arena. Raises TimeoutError,
         PeerDied or Closed (the writer is gone and everything was received), RuntimeError
@@ -419,7 +419,7 @@ class MessageQueue:
         self._until_done(functools.partial(send, message), timeout)
 
     def _look_for_the_dead(self, writer: BroadcastWriter) -> None:
-        """Raises PeerDied. A writer that finds room would not learn of a death: the engine must."""
+        """Raises PeerDied: the engine must learn of a death also where its writer finds room."""
         if self._lost is None:
             now = time.monotonic()
             if now - self._looked < _LOOK_SECONDS:
@@ -582,7 +582,7 @@ class MessageQueue:
 
 @contextmanager
 def _entered(block: tuple[Any, Any]) -> Iterator[Any]:
-    """A block that has begun; ends it."""
+    """Ends a block that has begun elsewhere."""
     manager, value = block
     try:
         yield value

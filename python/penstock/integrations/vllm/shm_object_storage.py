@@ -44,7 +44,7 @@ class ShmObjectStorageHandle:
 
 
 class SingleWriterShmObjectStorage:
-    """Objects in a ring: of the process that created the ring, or a reader's face of them.
+    """Objects in a ring, as its writer or one of its readers has them.
 
     Any thread may use it. ``reader_lock`` is what vLLM's readers share; here it only says that this
     side acknowledges what it gets, and is never taken.
@@ -153,7 +153,7 @@ class SingleWriterShmObjectStorage:
         self._pay(id)
 
     def _pay(self, id: int) -> None:
-        """Notes in the Store what acknowledgements are owed, as far as its count goes (65535)."""
+        """Notes in the Store which acknowledgements are owed, as far as its count goes (65535)."""
         if owed := self._owed.get(id, 0):
             address, _ = self.key_index[self.id_index[id]]
             self._owed[id] = owed - self.ring_buffer.expect(address, id, owed)
@@ -234,7 +234,7 @@ class SingleWriterShmObjectStorage:
         signature: list[int] | None = None,
         key: str | None = None,
     ) -> Any:
-        """The object, as one's own; in a reader that is its acknowledgement.
+        """The object, the caller's own; in a reader the call is its acknowledgement.
 
         Raises ValueError for a wrong signature, which readers must give, and for an object that is
         not there any more.

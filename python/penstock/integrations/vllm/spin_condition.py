@@ -41,7 +41,7 @@ class SpinCondition:
         self.cancelled.cancel()
 
     def wait(self, timeout_ms: int | None = None) -> None:
-        """Until there is a message, or ``cancel()``, or the time is over."""
+        """Waits until there is a message, or ``cancel()`` is called, or the time is over."""
         assert self.is_reader, "Only readers can wait"
         assert isinstance(self._side, BroadcastReader)
         seconds = None if timeout_ms is None else max(0, timeout_ms) / 1000

@@ -1,6 +1,6 @@
-"""Which versions of vLLM Penstock's modules take the place of vLLM's own in, and what is installed.
+"""The versions of vLLM whose modules Penstock's replace, and the version that is installed.
 
-Looking imports nothing of vLLM's.
+Nothing of vLLM's is imported.
 """
 
 from __future__ import annotations
@@ -12,7 +12,7 @@ from pathlib import Path
 
 __all__ = ["KNOWN", "Installed", "installed"]
 
-#: Versions whose callers were read and run, and what differs from the one before.
+#: Versions whose use of the modules was read and run, and what differs from the version before.
 KNOWN = {
     "0.32": "tensor arena, signed handles of objects, ids that go on after clear()",
     "0.33": "SHM_NOTIFY_POLL_INTERVAL_S; otherwise as 0.32",
@@ -34,7 +34,7 @@ class Installed:
 
 
 def installed() -> Installed | None:
-    """What is installed here; None: no vLLM."""
+    """The vLLM that is installed here; None: there is none."""
     try:
         spec = importlib.util.find_spec("vllm")
     except ValueError:  # a stand-in without a spec
