@@ -82,8 +82,8 @@ void ask_all_waits() noexcept;
 
 // Limits of a waiting call. `interrupted` (may be null) is called on the waiting thread after every
 // signal that it receives, after ask_all_waits(), and now and then: in the first 250 ms of a wait,
-// and every 2 s at least. true ends the wait with Cancelled. A signal that another thread receives
-// is noticed only now and then.
+// and about every 2 s at least. true ends the wait with Cancelled. A signal that another thread
+// receives is noticed only now and then.
 struct Wait {
     Wait() noexcept = default;
     Wait(Deadline until) noexcept : deadline(until) {}  // NOLINT(google-explicit-constructor)

@@ -78,6 +78,7 @@ std::chrono::nanoseconds LongWait::next_slice() noexcept {
             return kSlice;
         }
         listed_at_ = os::coarse_ns();
+        asked_at_ = listed_at_;
     }
     const bool are_watched = watcher_->watches(peers_, marks_);
     if (is_told_to_ask_.load()) return std::chrono::nanoseconds::zero();
@@ -94,20 +95,24 @@ std::chrono::nanoseconds LongWait::watched_slice() const noexcept {
     return std::clamp<std::chrono::nanoseconds>(waited / kGrowthOfSlices, kSlice, kLongSlice);
 }
 
-// A wait that is not listed asks rarely, because in Python asking takes the GIL: for signals that
-// another thread has received. A listed wait asks once after a slice, so that it misses nothing
-// from before it was listed; from then on the watcher tells it to. Long slices that pass are so
-// rare that it asks after each.
+// Asking takes the GIL in Python, so it is rare: the signals asked for are those that another
+// thread has received. A wait that is not listed asks after every third sleep. A listed wait asks
+// once after a slice, so that it misses nothing from before it was listed; from then on the watcher
+// tells it to. In case that it does not, the wait also asks after a sleep if a slice has passed
+// since it last asked.
 bool LongWait::is_to_ask(os::Woken woken) noexcept {
     constexpr unsigned kSleepsToAsk = 3;
     has_outlasted_ = has_outlasted_ || woken == os::Woken::ByTimeout;
-    const bool is_due = woken == os::Woken::BySignal || ++sleeps_ % kSleepsToAsk == 0;
-    if (!is_listed()) return is_due;
+    const bool by_signal = woken == os::Woken::BySignal;
+    if (!is_listed()) return by_signal || ++sleeps_ % kSleepsToAsk == 0;
+    const std::int64_t now = os::coarse_ns();
     const bool is_told = is_told_to_ask_.exchange(false);
     const bool has_passed = woken == os::Woken::ByTimeout && (is_long_ || !has_asked_);
-    const bool asks = is_due || is_told || has_passed;
-    has_asked_ = has_asked_ || asks;
-    return asks;
+    const bool is_due = now - asked_at_ >= kSlice.count();
+    if (!by_signal && !is_told && !has_passed && !is_due) return false;
+    has_asked_ = true;
+    asked_at_ = now;
+    return true;
 }
 
 bool LongWait::is_cancelled() const noexcept {

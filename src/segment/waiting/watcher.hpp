@@ -70,6 +70,7 @@ private:
     std::uint64_t number_ = 0;
     std::uint64_t marks_ = 0;
     std::int64_t listed_at_ = 0;  // by the coarse clock
+    std::int64_t asked_at_ = 0;   // likewise: `interrupted`, or the listing
     unsigned sleeps_ = 0;
     bool has_outlasted_ = false;  // a slice has passed
     bool has_asked_ = false;      // `interrupted`, since it was listed

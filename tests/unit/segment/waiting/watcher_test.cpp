@@ -354,6 +354,38 @@ TEST_F(WatcherTest, AskAllWaitsReachesALongSleep) {
     EXPECT_LT(time_to_end(waiter, wait, WaitEnd::Cancelled, [] { return false; }, act), kSoon);
 }
 
+// Such as that of a consumer whose messages others take: none of its sleeps lasts a whole slice.
+TEST_F(WatcherTest, AWaitThatIsOftenWokenAsksToo) {
+    sign((*slots_)[0]);
+    Waiter waiter(*slots_);
+    waiter.prepare();
+    std::atomic<unsigned> asks{0};
+    Wait wait = kLong;
+    wait.context = &asks;
+    wait.interrupted = [](void* context) {
+        ++*static_cast<std::atomic<unsigned>*>(context);
+        return false;
+    };
+    const auto wake_one_sleep = [&] {
+        Signal signal(*waiter.word, false);
+        const bool sleeps = signal.has_waiters();
+        if (sleeps) signal.wake();
+        return sleeps;
+    };
+    const auto act = [&] {
+        for (int turn = 0; turn < 4; ++turn) {
+            const auto start = Clock::now();
+            const unsigned before = asks;
+            await([&] { return Clock::now() - start > 2 * kSlice; });
+            await(wake_one_sleep);
+            await([&] { return asks > before; });
+            EXPECT_LT(Clock::now() - start, kSoon);
+        }
+        waiter.closing.cancel();
+    };
+    time_to_end(waiter, wait, WaitEnd::PeerGone, [] { return false; }, act);
+}
+
 // It is told while it is awake and not announced, so that no word changes and no sleep ends.
 TEST_F(WatcherTest, AskAllWaitsReachesAWaitThatIsAwake) {
     struct Asked {
