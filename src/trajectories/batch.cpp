@@ -36,36 +36,6 @@ std::uint64_t shift_of(const std::vector<std::uint64_t>& offsets, std::size_t se
     return is_shifted && offsets[sequence + 1] > offsets[sequence] ? 1 : 0;
 }
 
-// Copies values; rows that are contiguous on both sides are one copy, as are all of a group whose
-// sequences have the length of a row.
-class JoinedCopy {
-public:
-    JoinedCopy(detail::CopyValues copy, std::size_t from_item, std::size_t to_item) noexcept
-        : copy_(copy), from_item_(from_item), to_item_(to_item) {}
-
-    // Returns whether all values of the copies that have ended fit; finish() ends the last one.
-    bool add(std::byte* to, const std::byte* from, std::uint64_t count) noexcept {
-        if (count_ > 0 && to == to_ + count_ * to_item_ && from == from_ + count_ * from_item_) {
-            count_ += count;
-            return true;
-        }
-        const bool fits = finish();
-        to_ = to;
-        from_ = from;
-        count_ = count;
-        return fits;
-    }
-    bool finish() noexcept { return copy_(to_, from_, std::exchange(count_, 0)); }
-
-private:
-    detail::CopyValues copy_;
-    std::size_t from_item_;
-    std::size_t to_item_;
-    std::byte* to_ = nullptr;
-    const std::byte* from_ = nullptr;
-    std::uint64_t count_ = 0;
-};
-
 // Writes one column of a batch: calls back for every sequence in order.
 class ColumnCopy {
 public:
@@ -82,8 +52,7 @@ public:
             if (copy == nullptr)
                 return refuse(title(group) + " is " + text(view->dtype) + " and can't become " +
                               text(to));
-            JoinedCopy rows(copy, codec::item_size(view->dtype), codec::item_size(to));
-            if (!copy_group(group.group().offsets, *view, rows, row)) {
+            if (!copy_group(group.group().offsets, *view, copy, row)) {
                 return refuse(title(group) + " has a number that does not fit into " + text(to) +
                               "; ask for int64");
             }
@@ -99,7 +68,7 @@ private:
 
     template <typename Row>
     bool copy_group(const std::vector<std::uint64_t>& offsets, const ColumnView& view,
-                    JoinedCopy& rows, Row& row) const {
+                    detail::CopyValues copy, Row& row) const {
         const std::size_t item = codec::item_size(view.dtype);
         // A causal model reads a token and predicts the next one: the first token is never
         // predicted, and the last one is never read.
@@ -110,9 +79,9 @@ private:
             const std::byte* const from =
                 view.data.data() + (offsets[at] + skip) * view.width * item;
             const std::uint64_t count = tokens * view.width;
-            if (!rows.add(row(count), from, count)) return false;
+            if (!copy(row(count), from, count)) return false;
         }
-        return rows.finish();
+        return true;
     }
 
     const std::vector<HeldGroup>& groups_;
