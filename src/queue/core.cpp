@@ -166,68 +166,104 @@ Status QueueCore::why_unable_to_put(std::uint64_t size) const noexcept {
                                      "; create it with a larger capacity, or put it in parts"};
 }
 
+// Writes the message into a slot that this participant has claimed.
+inline void QueueCore::fill(std::uint64_t ticket, const Message& message,
+                            std::int64_t now) noexcept {
+    QueueSlot& slot = ring.slot_of(ticket);
+    if (message.block != 0) {
+        store_relaxed(slot.block, message.block);
+        PENSTOCK_CRASH_POINT("queue.put.named");
+        arena.hand_over(decode_block(message.block), self, layout::kQueueOwner);
+    } else if (!message.bytes.empty()) {
+        std::memcpy(cell(ring.index_of(ticket)), message.bytes.data(), message.bytes.size());
+    }
+    store_relaxed(slot.description,
+                  layout::encode_description(
+                      {message.bytes.size(), static_cast<std::uint8_t>(message.format), self}));
+    store_relaxed(slot.sequence, ticket);
+    store_relaxed(slot.tag, message.tag);
+    store_relaxed(slot.order, message.order);
+    store_relaxed(slot.accepted_at, now);
+    PENSTOCK_CRASH_POINT("queue.put.written");
+}
+
+// One claim, and the message published in it.
+inline QueueCore::Attempt QueueCore::attempt_put(const Message& message,
+                                                 std::int64_t now) noexcept {
+    const SlotRing::Look look = ring.claim(tail);
+    if (look == SlotRing::Look::Nothing) return Attempt::Full;
+    if (look == SlotRing::Look::Damaged) return Attempt::Damaged;
+    const std::uint64_t ticket = tail - 1;
+    // Checked after the claim: a message accepted before the end is found after it, and none is
+    // accepted later.
+    // pairs with: the store in end(); both sequentially consistent, as is the claim
+    if (load_seq_cst(view.state().closed) != 0) [[unlikely]] {
+        ring.abandon(ticket);
+        return Attempt::Ended;
+    }
+    fill(ticket, message, now);
+    if (ring.publish(ticket)) [[likely]] {
+        os::prefetch_for_write(&view.slot(ring.index_after(ticket, kAhead)));
+        os::prefetch_for_write(cell(ring.index_after(ticket, kAhead)));
+        return Attempt::Accepted;
+    }
+    // This participant owns nothing in the slot any more; it may belong to another by now.
+    if (segment->is_foreign()) return Attempt::Foreign;
+    // Overtaken: other producers have passed this slot. The next claim is behind them.
+    if (message.block != 0) {
+        arena.hand_over(decode_block(message.block), layout::kQueueOwner, self);
+        PENSTOCK_CRASH_POINT("queue.put.taken_back");
+        store_relaxed(ring.slot_of(ticket).block, 0);
+    }
+    ring.abandon(ticket);
+    PENSTOCK_CRASH_POINT("queue.put.abandoned");
+    return Attempt::Overtaken;
+}
+
+inline void QueueCore::note_accepted(std::uint64_t messages, std::uint64_t bytes,
+                                     std::int64_t now) noexcept {
+    add_as_sole_writer(own().accepted, messages);
+    add_as_sole_writer(own().accepted_bytes, bytes);
+    look_around(now);
+}
+
 // True: accepted, or `failure` says why it never will be. False: the queue is full.
 inline bool QueueCore::try_put(const Message& message, Status& failure) noexcept {
     // Each attempt that is overtaken takes as long as a consumer's patience.
     constexpr unsigned kMaxAttempts = 10'000;
-    for (unsigned attempt = 0; attempt < kMaxAttempts; ++attempt) {
-        const SlotRing::Look look = ring.claim(tail);
-        if (look == SlotRing::Look::Nothing) return false;
-        if (look == SlotRing::Look::Damaged) {
-            failure = damaged(*segment);
-            return true;
-        }
-        const std::uint64_t ticket = tail - 1;
-        // Checked after the claim: a message accepted before the end is found after it, and none is
-        // accepted later.
-        // pairs with: the store in end(); both sequentially consistent, as is the claim
-        if (load_seq_cst(view.state().closed) != 0) [[unlikely]] {
-            ring.abandon(ticket);
-            failure = why_unable_to_put(0);
-            return true;
-        }
-        const std::uint64_t index = ring.index_of(ticket);
-        QueueSlot& slot = ring.slot_of(ticket);
-        if (message.block != 0) {
-            store_relaxed(slot.block, message.block);
-            PENSTOCK_CRASH_POINT("queue.put.named");
-            arena.hand_over(decode_block(message.block), self, layout::kQueueOwner);
-        } else if (!message.bytes.empty()) {
-            std::memcpy(cell(index), message.bytes.data(), message.bytes.size());
-        }
-        store_relaxed(slot.description,
-                      layout::encode_description(
-                          {message.bytes.size(), static_cast<std::uint8_t>(message.format), self}));
-        store_relaxed(slot.sequence, ticket);
-        store_relaxed(slot.tag, message.tag);
-        store_relaxed(slot.order, message.order);
-        const std::int64_t now = os::coarse_ns();
-        store_relaxed(slot.accepted_at, now);
-        PENSTOCK_CRASH_POINT("queue.put.written");
-        if (ring.publish(ticket)) [[likely]] {
-            os::prefetch_for_write(&view.slot(ring.index_after(ticket, kAhead)));
-            os::prefetch_for_write(cell(ring.index_after(ticket, kAhead)));
-            add_as_sole_writer(own().accepted, 1);
-            add_as_sole_writer(own().accepted_bytes, message.bytes.size());
-            look_around(now);
-            return true;
-        }
-        // This participant owns nothing in the slot any more; it may belong to another by now.
-        if (segment->is_foreign()) {
-            failure = segment->why_foreign();
-            return true;
-        }
-        // Overtaken: other producers have passed this slot. Claim a new one behind them.
-        if (message.block != 0) {
-            arena.hand_over(decode_block(message.block), layout::kQueueOwner, self);
-            PENSTOCK_CRASH_POINT("queue.put.taken_back");
-            store_relaxed(slot.block, 0);
-        }
-        ring.abandon(ticket);
-        PENSTOCK_CRASH_POINT("queue.put.abandoned");
+    const std::int64_t now = os::coarse_ns();
+    Attempt last = Attempt::Overtaken;
+    for (unsigned count = 0; last == Attempt::Overtaken && count < kMaxAttempts; ++count) {
+        last = attempt_put(message, now);
     }
-    failure = damaged(*segment);
+    if (last == Attempt::Accepted) [[likely]] {
+        note_accepted(1, message.bytes.size(), now);
+        return true;
+    }
+    if (last == Attempt::Full) return false;
+    const bool is_over = last == Attempt::Ended || last == Attempt::Foreign;
+    failure = is_over ? why_unable_to_put(0) : damaged(*segment);
     return true;
+}
+
+// Once for all messages of a run: the checks before a claim, the clock, the counters.
+std::size_t QueueCore::put_run(Messages messages, Format format) noexcept {
+    constexpr std::size_t kMaxRun = 64;  // the clock and the counters are to be a few µs behind
+    const std::uint64_t longest_in_cell = view.shape().cell_bytes;
+    if (messages.empty() || messages[0].size() > longest_in_cell || !is_able_to_put(0)) return 0;
+    become_producer();
+    const std::int64_t now = os::coarse_ns();
+    const std::size_t most = std::min(messages.size(), kMaxRun);
+    std::uint64_t bytes = 0;
+    std::size_t put = 0;
+    for (; put < most; ++put) {
+        const std::span<const std::byte> message = messages[put];
+        if (message.size() > longest_in_cell || segment->is_found_dead()) break;
+        if (attempt_put({message, 0, format}, now) != Attempt::Accepted) break;
+        bytes += message.size();
+    }
+    note_accepted(put, bytes, now);
+    return put;
 }
 
 Status QueueCore::put(const Message& message, const Wait& wait, bool notifies) noexcept {
@@ -389,6 +425,10 @@ Status QueueCore::explain_no_message(WaitEnd end, std::uint64_t least) const noe
 
 inline SlotRing::Look QueueCore::try_take(std::uint64_t& index) noexcept {
     if (ring.may_have_returned() && ring.take_returned(index)) return SlotRing::Look::Got;
+    return take_next(index);
+}
+
+inline SlotRing::Look QueueCore::take_next(std::uint64_t& index) noexcept {
     const SlotRing::Look look = ring.take(head, index);
     if (look == SlotRing::Look::Got) {
         os::prefetch_for_write(&view.slot(ring.index_after(head, kAhead - 1)));
@@ -496,6 +536,24 @@ SlotRing::Look QueueCore::take_now(std::uint64_t& index) noexcept {
     return still_has(index) ? look : SlotRing::Look::Nothing;
 }
 
+std::size_t QueueCore::take_run(std::span<std::uint64_t> indices) noexcept {
+    const std::uint64_t before = head;
+    std::size_t count = 0;
+    bool opens_a_way = false;
+    for (; count < indices.size() && !ring.may_have_returned(); ++count) {
+        if (take_next(indices[count]) != SlotRing::Look::Got) break;
+        opens_a_way = ring.opens_a_way(indices[count]) || opens_a_way;
+    }
+    if (count == 0) return 0;
+    add_as_sole_writer(own().taken, count);
+    if (opens_a_way) space.notify();
+    if (head / kLookClockEvery != before / kLookClockEvery) look_around(os::coarse_ns());
+    if (!segment->is_found_dead_after_reading()) [[likely]]
+        return count;
+    for (const std::uint64_t index : indices.first(count)) take_none(index);
+    return 0;
+}
+
 // A janitor that found this participant dead and has passed this slot already would not return it.
 bool QueueCore::take_none(std::uint64_t index) noexcept {
     ring.untake(index);
@@ -514,23 +572,6 @@ bool QueueCore::has_ended_before_look() const noexcept {
     // pairs with: the claim before the load in try_put(), both sequentially consistent
     if (has_ended) os::full_fence();
     return has_ended;
-}
-
-QueueCore::Content QueueCore::content(std::uint64_t index) const noexcept {
-    const QueueSlot& slot = view.slot(index);
-    Content found;
-    found.description = layout::decode_description(load_relaxed(slot.description));
-    const std::uint64_t length = found.description.length;
-    const std::uint64_t named = load_relaxed(slot.block);
-    if (named == 0) {
-        found.is_sound = length <= view.shape().cell_bytes;
-        if (found.is_sound) found.bytes = {cell_to_read(index), length};
-        return found;
-    }
-    const BlockId block = decode_block(named);
-    found.is_sound = arena.is_valid(block, length);
-    if (found.is_sound) found.bytes = {segment->view_of(arena.data(block)), length};
-    return found;
 }
 
 void QueueCore::acknowledge_at_once(std::uint64_t index) noexcept {

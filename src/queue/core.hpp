@@ -80,7 +80,15 @@ struct QueueCore final : Attachment {
     [[nodiscard]] bool is_able_to_put(std::uint64_t size) const noexcept;
     Status put(const Message& message, const Wait& wait, bool notifies) noexcept;
     Status put_bytes(const Message& message, const Wait& wait, bool notifies) noexcept;
+    // Puts messages that fit into cells, one by one and without waiting; returns how many. 0: the
+    // first one needs put_bytes(), which waits, allocates, or says what is wrong.
+    using Messages = std::span<const std::span<const std::byte>>;
+    std::size_t put_run(Messages messages, Format format) noexcept;
     bool try_put(const Message& message, Status& failure) noexcept;
+    enum class Attempt : std::uint8_t { Accepted, Full, Overtaken, Ended, Foreign, Damaged };
+    Attempt attempt_put(const Message& message, std::int64_t now) noexcept;
+    void fill(std::uint64_t ticket, const Message& message, std::int64_t now) noexcept;
+    void note_accepted(std::uint64_t messages, std::uint64_t bytes, std::int64_t now) noexcept;
     Result<BlockId> allocate(std::uint64_t size, const Wait& wait) noexcept;
     [[nodiscard]] std::uint32_t first_granule() const noexcept;
     void drop_block(std::uint64_t block) noexcept;
@@ -91,6 +99,9 @@ struct QueueCore final : Attachment {
     Status take(std::uint64_t& index, const Wait& wait) noexcept;
     // Takes the next message if there is one, regardless of the line.
     SlotRing::Look take_now(std::uint64_t& index) noexcept;
+    // Takes messages that are there, until one of them is not the next in order; returns how many.
+    // Each is a first delivery.
+    std::size_t take_run(std::span<std::uint64_t> indices) noexcept;
     // Whether the message is still this participant's, after a take and after a copy. False:
     // another process found this participant dead, and the message is back in the queue.
     [[nodiscard]] bool still_has(std::uint64_t index) noexcept {
@@ -101,6 +112,7 @@ struct QueueCore final : Attachment {
     bool take_none(std::uint64_t index) noexcept;
     void note_taken(std::uint64_t index) noexcept;
     SlotRing::Look try_take(std::uint64_t& index) noexcept;
+    SlotRing::Look take_next(std::uint64_t& index) noexcept;
     void back_off_while_streaming() noexcept;
     // The part of take() that waits in the line. The request has arrived.
     WaitEnd take_in_turn(SlotRing::Look& look, std::uint64_t& index, bool& has_ended,
@@ -206,6 +218,23 @@ struct QueueCore final : Attachment {
     std::mutex janitor;  // one thread at a time may join, leave or reap
     Cancel closing;
 };
+
+inline QueueCore::Content QueueCore::content(std::uint64_t index) const noexcept {
+    const layout::QueueSlot& slot = view.slot(index);
+    Content found;
+    found.description = layout::decode_description(load_relaxed(slot.description));
+    const std::uint64_t length = found.description.length;
+    const std::uint64_t named = load_relaxed(slot.block);
+    if (named == 0) {
+        found.is_sound = length <= view.shape().cell_bytes;
+        if (found.is_sound) found.bytes = {cell_to_read(index), length};
+        return found;
+    }
+    const BlockId block = decode_block(named);
+    found.is_sound = arena.is_valid(block, length);
+    if (found.is_sound) found.bytes = {segment->view_of(arena.data(block)), length};
+    return found;
+}
 
 template <typename Ready>
 WaitEnd QueueCore::wait_for(Side side, Signal signal, SpinBudget& spin, const Wait& wait,

@@ -2,6 +2,7 @@
 #include "penstock/queue.hpp"
 
 #include <algorithm>
+#include <array>
 #include <cstring>
 #include <new>
 #include <utility>
@@ -117,7 +118,11 @@ Result<std::size_t> Queue::put_many(std::span<const std::span<const std::byte>> 
     if (core_ == nullptr) return closed();
     if (core_->segment->is_foreign()) return core_->why_unable_to_put(0);
     std::size_t accepted = 0;
-    for (const auto message : messages) {
+    while (accepted < messages.size()) {
+        const std::size_t run = core_->put_run(messages.subspan(accepted), format);
+        accepted += run;
+        if (run > 0) continue;
+        const auto message = messages[accepted];
         // A long one is worth a notice of its own: copying the next takes as long as a wake-up.
         const bool notifies = message.size() > core_->view.shape().cell_bytes;
         // First without a wait: consumers could already be taking what was put.
@@ -204,6 +209,8 @@ public:
     // Takes further messages that are there. A message that must come alone ends the batch before
     // it, or is the whole batch.
     Status take_up_to(std::size_t most) {
+        Status outcome = take_runs(most);
+        if (!outcome) return outcome;
         while (taken() < most && !is_complete_) {
             make_room(deliveries_);  // before there is anything to lose
             std::uint64_t index = 0;
@@ -227,6 +234,27 @@ public:
     }
 
 private:
+    // The first part of take_up_to(): messages that come for the first time, several at once.
+    Status take_runs(std::size_t most) {
+        std::array<std::uint64_t, 16> indices;
+        Status outcome;
+        while (taken() < most && !is_complete_ && outcome) {
+            make_room(deliveries_);  // before there is anything to lose
+            const std::size_t room = std::min(
+                {most - taken(), indices.size(), deliveries_.capacity() - deliveries_.size()});
+            const std::size_t count = core_->take_run(std::span(indices).first(room));
+            for (const std::uint64_t index : std::span(indices).first(count)) {
+                const QueueCore::Content found = core_->content(index);
+                if (found.is_sound) {
+                    deliveries_.push_back(delivery_of(core_, index, found));
+                } else {
+                    outcome = unsound(*core_, index);
+                }
+            }
+            if (count < room) break;
+        }
+        return outcome;
+    }
     [[nodiscard]] std::size_t taken() const noexcept { return deliveries_.size() - before_; }
     // After the end a batch may be smaller: no more messages will come.
     Status take_the_rest() {

@@ -50,6 +50,12 @@ std::vector<QueueRow> producers() {
          .must_pass = "queue.put.taken_back",
          .meanwhile = {"victim: still", "producer: put 1 100", "consumer: answer", kParkConsumer,
                        "victim: go"}},
+        {.name = "put many overtaken",
+         .before = {kParkConsumer},
+         .act = "put-many-overtaken 3 100",
+         .must_pass = "queue.put.abandoned",
+         .meanwhile = {"victim: still", "producer: put 1 100", "consumer: answer", kParkConsumer,
+                       "victim: go"}},
         {.name = "loan and commit", .before = {kParkConsumer}, .act = "loan-commit 10000"},
         {.name = "loan and drop", .before = {kParkConsumer}, .act = "loan-drop 10000"},
         // Two seconds after the last block was freed its memory goes back to the system.

@@ -108,7 +108,7 @@ protected:
     void note_death(Party& one, const Words& told) override {
         const std::string verb = told.empty() ? "" : told[0];
         const bool puts = verb.starts_with("put") || verb == "loan-commit";
-        const bool has_count = verb == "put" || verb == "put-many";
+        const bool has_count = verb == "put" || verb.starts_with("put-many");
         const std::uint64_t count = has_count ? std::stoull(told.at(1)) : 1;
         for (std::uint64_t i = 0; puts && i < count; ++i) {
             ledger.maybe_accepted(next_of(one) + i);

@@ -110,21 +110,17 @@ private:
         });
         // The same in one call.
         on("put-many", [this](std::uint64_t count, std::size_t size, const Wait& wait) {
-            std::vector<std::vector<std::byte>> messages(count, std::vector<std::byte>(size));
-            std::vector<std::span<const std::byte>> views;
-            for (std::vector<std::byte>& message : messages) {
-                fill_numbered(message, next_number() + views.size());
-                views.emplace_back(message);
-            }
-            const Result<std::size_t> put = queue().put_many(views, wait);
-            if (put) accepted_ += *put;
-            return counted(put.status());
+            return put_many(count, size, wait);
         });
-        // Stops before it publishes. The armed point, or the trace, begins when the process is
-        // resumed.
+        // Stops before it publishes the first. The armed point, or the trace, begins when the
+        // process is resumed.
         on("put-overtaken", [this](std::size_t size, const Wait& wait) {
             SecondBlow::prepare("queue.put.written", blow_);
             return put(1, size, wait);
+        });
+        on("put-many-overtaken", [this](std::uint64_t count, std::size_t size, const Wait& wait) {
+            SecondBlow::prepare("queue.put.written", blow_);
+            return put_many(count, size, wait);
         });
         on("loan",
            [this](std::size_t size, const Wait& wait) { return counted(loan(size, wait)); });
@@ -204,6 +200,17 @@ private:
             if (status) ++accepted_;
         }
         return counted(status);
+    }
+    Answer put_many(std::uint64_t count, std::size_t size, const Wait& wait) {
+        std::vector<std::vector<std::byte>> messages(count, std::vector<std::byte>(size));
+        std::vector<std::span<const std::byte>> views;
+        for (std::vector<std::byte>& message : messages) {
+            fill_numbered(message, next_number() + views.size());
+            views.emplace_back(message);
+        }
+        const Result<std::size_t> put = queue().put_many(views, wait);
+        if (put) accepted_ += *put;
+        return counted(put.status());
     }
     Status loan(std::size_t size, const Wait& wait) {
         Result<QueueLoan> loan = queue().loan(size, wait);

@@ -4,6 +4,7 @@
 
 #include <cstdint>
 #include <limits>
+#include <vector>
 
 #include "queue/control.hpp"
 #include "tests/support/segment_corruptor.hpp"
@@ -28,6 +29,25 @@ TEST_F(QueueCorruptionTest, ImpossibleTimesAreShownAsNumbers) {
         EXPECT_EQ(queue.stats().queued, 1U);
         EXPECT_GE(queue.stats().oldest, 0);
     }
+    queue.discard();
+}
+
+TEST_F(QueueCorruptionTest, AMessageThatContradictsItselfLeavesTheOthersInTheBatch) {
+    Queue queue = Queue::create(new_name(), small_queue());
+    for (std::uint64_t number = 0; number < 4; ++number) {
+        ASSERT_TRUE(succeeds(put(queue, number)));
+    }
+    const trust::SegmentCorruptor corruptor(queue.name());
+    const detail::QueueView view(detail::queue_shape_of(corruptor.header()), corruptor.control());
+    view.slot(2).description.store(layout::encode_description({.length = 1 << 20U}));
+    std::vector<Delivery> taken;
+    ASSERT_TRUE(succeeds(queue.take_many(taken, 10, Deadline::now())));
+    ASSERT_EQ(taken.size(), 3U);
+    EXPECT_TRUE(is_message(taken[0].bytes(), 0, kInCell));
+    EXPECT_TRUE(is_message(taken[1].bytes(), 1, kInCell));
+    EXPECT_TRUE(is_message(taken[2].bytes(), 3, kInCell));
+    EXPECT_EQ(queue.stats().dead_letters, 1U);
+    taken.clear();
     queue.discard();
 }
 

@@ -98,6 +98,31 @@ TEST_F(QueueDeathTest, MessagesPublishedBeforeADeathArrive) {
     EXPECT_EQ(queue.stats().held_bytes, 0U);
 }
 
+TEST_F(QueueDeathTest, ADeathInPutManyKeepsWhatWasPublished) {
+    Queue queue = Queue::create(name_, small_queue(8));
+    for (int turn = 0; turn < 3; ++turn) {
+        Child child([&] {
+            Queue own = Queue::attach(name_);
+            std::vector<std::vector<std::byte>> messages;
+            std::vector<std::span<const std::byte>> spans;
+            for (std::uint64_t number = 0; number < 5; ++number) {
+                messages.push_back(make_message(number, kInCell));
+            }
+            for (const auto& message : messages) spans.emplace_back(message);
+            os::arm_crash_point("queue.put.written:3:kill");
+            static_cast<void>(own.put_many(spans, Deadline::now()));
+        });
+        ASSERT_EQ(child.wait(), killed_by(SIGKILL));
+        EXPECT_TRUE(gets(queue, 0));
+        EXPECT_TRUE(gets(queue, 1));
+        EXPECT_TRUE(is_empty(queue));
+    }
+    for (std::uint64_t number = 0; number < 8; ++number) {
+        EXPECT_TRUE(succeeds(put(queue, number))) << "a slot is lost";
+    }
+    EXPECT_EQ(queue.discard(), 8U);
+}
+
 TEST_F(QueueDeathTest, MessagesAcknowledgedByTheDeadAreNotRedelivered) {
     Queue queue = Queue::create(name_, small_queue(4));
     ASSERT_TRUE(succeeds(put(queue, 0, kInBlock)));

@@ -304,6 +304,61 @@ TEST_F(QueueTest, TakesManyAtOnce) {
     queue.discard();
 }
 
+TEST_F(QueueTest, ManyMessagesOfBothKindsKeepTheirOrder) {
+    constexpr std::uint64_t kMessages = 200;  // several runs
+    Queue queue = Queue::create(name_, small_queue(256));
+    std::vector<std::vector<std::byte>> messages;
+    std::vector<std::span<const std::byte>> spans;
+    std::uint64_t bytes = 0;
+    for (std::uint64_t number = 0; number < kMessages; ++number) {
+        messages.push_back(make_message(number, number % 37 == 36 ? kInBlock : kInCell));
+        spans.emplace_back(messages.back());
+        bytes += messages.back().size();
+    }
+    const auto accepted = queue.put_many(spans, Deadline::now());
+    ASSERT_TRUE(succeeds(accepted));
+    EXPECT_EQ(*accepted, kMessages);
+    EXPECT_EQ(queue.stats().accepted, kMessages);
+    EXPECT_EQ(queue.stats().accepted_bytes, bytes);
+    std::vector<Delivery> taken;
+    ASSERT_TRUE(succeeds(queue.take_many(taken, kMessages, kLong)));
+    ASSERT_EQ(taken.size(), kMessages);
+    for (std::uint64_t number = 0; number < kMessages; ++number) {
+        EXPECT_TRUE(is_message(taken[number].bytes(), number, messages[number].size()));
+        EXPECT_EQ(taken[number].sequence(), number);
+    }
+    EXPECT_EQ(queue.stats().taken, kMessages);
+    taken.clear();
+    queue.discard();
+}
+
+TEST_F(QueueTest, ManyMessagesAreTakenAfterReturnedOnes) {
+    Queue queue = Queue::create(name_, small_queue(16));
+    for (std::uint64_t number = 0; number < 10; ++number) {
+        ASSERT_TRUE(succeeds(put(queue, number)));
+    }
+    std::vector<Delivery> taken;
+    ASSERT_TRUE(succeeds(queue.take_many(taken, 3, kLong)));
+    taken.clear();  // nacked
+    ASSERT_TRUE(succeeds(queue.take_many(taken, 100, kLong)));
+    ASSERT_EQ(taken.size(), 10U);
+    for (std::uint64_t number = 0; number < 10; ++number) {
+        EXPECT_TRUE(is_message(taken[number].bytes(), number, kInCell));
+        EXPECT_EQ(taken[number].deliveries(), number < 3 ? 2U : 1U);
+    }
+    taken.clear();
+    queue.discard();
+}
+
+TEST_F(QueueTest, NothingIsPutByManyAfterTheEnd) {
+    Queue queue = Queue::create(name_, small_queue());
+    queue.end();
+    const std::vector<std::byte> message = make_message(0, kInCell);
+    const std::span<const std::byte> span = message;
+    EXPECT_TRUE(fails(queue.put_many({&span, 1}, Deadline::now()), ErrorCode::Closed));
+    EXPECT_EQ(queue.stats().queued, 0U);
+}
+
 TEST_F(QueueTest, ALoanIsWrittenInPlace) {
     Queue queue = Queue::create(name_, small_queue());
     Result<QueueLoan> loan = queue.loan(kInBlock, kLong);
@@ -570,6 +625,66 @@ TEST_F(QueueTest, ManyProducersAndConsumers) {
                 last.at(producer) = static_cast<std::int64_t>(number);
                 seen.at(producer).at(number % kEach).fetch_add(1);
                 delivery->ack();
+            }
+        });
+    }
+    for (std::thread& thread : threads) thread.join();
+    for (const auto& numbers : seen) {
+        for (const auto& count : numbers) EXPECT_EQ(count.load(), 1U);
+    }
+    EXPECT_EQ(queue.stats().held_bytes, 0U);
+}
+
+// The same with several messages a call, on a queue that is full at times.
+TEST_F(QueueTest, ManyProducersAndConsumersOfSeveralAtOnce) {
+    constexpr unsigned kProducers = 3;
+    constexpr unsigned kConsumers = 2;
+    constexpr std::uint64_t kEach = 2'000;
+    static constexpr std::size_t kAtOnce = 10;
+    Queue queue = Queue::create(name_, ends_with_last_producer(32));
+    std::array<std::array<std::atomic<unsigned>, kEach>, kProducers> seen{};
+    std::vector<std::thread> threads;
+    std::vector<Queue> sources;  // all made first: the last to close ends the stream
+    for (unsigned producer = 0; producer < kProducers; ++producer) {
+        sources.push_back(Queue::attach(name_, QueueRole::Producer));
+    }
+    for (unsigned producer = 0; producer < kProducers; ++producer) {
+        threads.emplace_back([own = std::move(sources[producer]), producer]() mutable {
+            std::vector<std::vector<std::byte>> messages;
+            std::vector<std::span<const std::byte>> spans;
+            for (std::uint64_t number = 0; number < kEach; ++number) {
+                const std::size_t size = number % 16 == 0 ? kInBlock : kInCell;
+                messages.push_back(make_message(producer * kEach + number, size));
+            }
+            for (const auto& message : messages) spans.emplace_back(message);
+            for (std::size_t first = 0; first < kEach; first += kAtOnce) {
+                const auto put = own.put_many(std::span(spans).subspan(first, kAtOnce), kLong);
+                ASSERT_TRUE(succeeds(put));
+                EXPECT_EQ(*put, kAtOnce);
+            }
+            own.close();
+        });
+    }
+    for (unsigned consumer = 0; consumer < kConsumers; ++consumer) {
+        threads.emplace_back([&, this] {
+            Queue own = Queue::attach(name_, QueueRole::Consumer);
+            std::array<std::int64_t, kProducers> last;
+            last.fill(-1);
+            for (;;) {
+                std::vector<Delivery> taken;
+                const Status status = own.take_many(taken, kAtOnce, kLong);
+                if (status.code() == ErrorCode::Closed) break;
+                ASSERT_TRUE(succeeds(status));
+                for (Delivery& delivery : taken) {
+                    std::uint64_t number = 0;
+                    std::memcpy(&number, delivery.bytes().data(), sizeof number);
+                    EXPECT_EQ(trust::check_numbered(delivery.bytes(), number), "");
+                    const std::uint64_t producer = number / kEach;
+                    EXPECT_GT(static_cast<std::int64_t>(number), last.at(producer));
+                    last.at(producer) = static_cast<std::int64_t>(number);
+                    seen.at(producer).at(number % kEach).fetch_add(1);
+                    delivery.ack();
+                }
             }
         });
     }
