@@ -16,13 +16,6 @@ using layout::QueueSlot;
 using layout::SlotState;
 constexpr std::int64_t kIdleBeforeTrim = 2'000'000'000;  // ns since a block was last freed
 
-// Slots prefetched ahead of the current one. A locked instruction lets no later load begin, so
-// without this every message would wait for its cache lines.
-constexpr unsigned kAhead = 8;
-
-// Takes between two readings of the clock, which is cheap but not free.
-constexpr std::uint64_t kLookClockEvery = 16;
-
 std::string other_application(const QueueCore& core, std::uint64_t wanted) {
     const std::string found = quoted(core.segment->name()) + " is a queue of " +
                               application_text(core.view.shape().application);
@@ -138,17 +131,6 @@ bool QueueCore::is_drained() const noexcept {
     return stats.queued + stats.in_flight + stats.dead_letters == 0;
 }
 
-void QueueCore::become_producer() noexcept {
-    if (is_producer) return;
-    is_producer = true;
-    store_seq_cst(own().role, 1);
-}
-
-bool QueueCore::is_able_to_put(std::uint64_t size) const noexcept {
-    return !segment->is_foreign() && role != QueueRole::Consumer && size <= longest &&
-           load_acquire(view.state().closed) == 0;
-}
-
 // The reason for a false is_able_to_put().
 Status QueueCore::why_unable_to_put(std::uint64_t size) const noexcept {
     if (segment->is_foreign()) return segment->why_foreign();
@@ -243,6 +225,16 @@ inline bool QueueCore::try_put(const Message& message, Status& failure) noexcept
     if (last == Attempt::Full) return false;
     const bool is_over = last == Attempt::Ended || last == Attempt::Foreign;
     failure = is_over ? why_unable_to_put(0) : damaged(*segment);
+    return true;
+}
+
+bool QueueCore::put_at_once(const Message& message) noexcept {
+    const std::uint64_t size = message.bytes.size();
+    if (size > view.shape().cell_bytes || !is_able_to_put(0)) return false;
+    become_producer();
+    const std::int64_t now = os::coarse_ns();
+    if (attempt_put(message, now) != Attempt::Accepted) return false;
+    note_accepted(1, size, now);
     return true;
 }
 
@@ -430,10 +422,7 @@ inline SlotRing::Look QueueCore::try_take(std::uint64_t& index) noexcept {
 
 inline SlotRing::Look QueueCore::take_next(std::uint64_t& index) noexcept {
     const SlotRing::Look look = ring.take(head, index);
-    if (look == SlotRing::Look::Got) {
-        os::prefetch_for_write(&view.slot(ring.index_after(head, kAhead - 1)));
-        __builtin_prefetch(cell_to_read(ring.index_after(head, kAhead - 1)));
-    }
+    if (look == SlotRing::Look::Got) prefetch_after_take();
     return look;
 }
 
@@ -462,8 +451,9 @@ void QueueCore::back_off_while_streaming() noexcept {
 }
 
 Status QueueCore::take(std::uint64_t& index, const Wait& wait) noexcept {
-    if (segment->is_foreign()) [[unlikely]]
-        return segment->why_foreign();
+    if (take_at_once(index)) [[likely]]
+        return Status::ok();
+    if (segment->is_foreign()) return segment->why_foreign();
     const bool may_wait = !wait.deadline.is_try();
     SlotRing::Look look = SlotRing::Look::Nothing;
     bool has_to_queue = may_wait && line.may_be_occupied() && line.is_occupied();
@@ -559,12 +549,6 @@ bool QueueCore::take_none(std::uint64_t index) noexcept {
     ring.untake(index);
     data.notify();
     return false;
-}
-
-void QueueCore::note_taken(std::uint64_t index) noexcept {
-    add_as_sole_writer(own().taken, 1);
-    if (ring.opens_a_way(index)) space.notify();
-    if (head % kLookClockEvery == 0) look_around(os::coarse_ns());
 }
 
 bool QueueCore::has_ended_before_look() const noexcept {

@@ -28,6 +28,13 @@ struct QueueAccess {
                                       std::uint64_t seen) noexcept;
 };
 
+// Slots prefetched ahead of the current one. A locked instruction lets no later load begin, so
+// without this every message would wait for its cache lines.
+inline constexpr unsigned kAhead = 8;
+
+// Takes between two readings of the clock, which is cheap but not free.
+inline constexpr std::uint64_t kLookClockEvery = 16;
+
 // The Status for slots whose words are impossible.
 Status damaged(const Segment& segment) noexcept;
 
@@ -84,6 +91,8 @@ struct QueueCore final : Attachment {
     // first one needs put_bytes(), which waits, allocates, or says what is wrong.
     using Messages = std::span<const std::span<const std::byte>>;
     std::size_t put_run(Messages messages, Format format) noexcept;
+    // Puts a message that fits into a cell, without waiting. False: as above.
+    bool put_at_once(const Message& message) noexcept;
     bool try_put(const Message& message, Status& failure) noexcept;
     enum class Attempt : std::uint8_t { Accepted, Full, Overtaken, Ended, Foreign, Damaged };
     Attempt attempt_put(const Message& message, std::int64_t now) noexcept;
@@ -99,6 +108,10 @@ struct QueueCore final : Attachment {
     Status take(std::uint64_t& index, const Wait& wait) noexcept;
     // Takes the next message if there is one, regardless of the line.
     SlotRing::Look take_now(std::uint64_t& index) noexcept;
+    // Takes the next message in order if it is there, and neither a request nor a returned message
+    // goes first: the likely case of take().
+    bool take_at_once(std::uint64_t& index) noexcept;
+    void prefetch_after_take() const noexcept;
     // Takes messages that are there, until one of them is not the next in order; returns how many.
     // Each is a first delivery.
     std::size_t take_run(std::span<std::uint64_t> indices) noexcept;
@@ -218,6 +231,36 @@ struct QueueCore final : Attachment {
     std::mutex janitor;  // one thread at a time may join, leave or reap
     Cancel closing;
 };
+
+inline void QueueCore::become_producer() noexcept {
+    if (is_producer) return;
+    is_producer = true;
+    store_seq_cst(own().role, 1);
+}
+
+inline bool QueueCore::is_able_to_put(std::uint64_t size) const noexcept {
+    return !segment->is_foreign() && role != QueueRole::Consumer && size <= longest &&
+           load_acquire(view.state().closed) == 0;
+}
+
+inline void QueueCore::prefetch_after_take() const noexcept {
+    os::prefetch_for_write(&view.slot(ring.index_after(head, kAhead - 1)));
+    __builtin_prefetch(cell_to_read(ring.index_after(head, kAhead - 1)));
+}
+
+inline void QueueCore::note_taken(std::uint64_t index) noexcept {
+    add_as_sole_writer(own().taken, 1);
+    if (ring.opens_a_way(index)) space.notify();
+    if (head % kLookClockEvery == 0) look_around(os::coarse_ns());
+}
+
+inline bool QueueCore::take_at_once(std::uint64_t& index) noexcept {
+    const bool is_next = !line.may_be_occupied() && !ring.may_have_returned();
+    if (!is_next || segment->is_foreign() || !ring.take_at(head, index)) return false;
+    prefetch_after_take();
+    note_taken(index);
+    return true;
+}
 
 inline QueueCore::Content QueueCore::content(std::uint64_t index) const noexcept {
     const layout::QueueSlot& slot = view.slot(index);

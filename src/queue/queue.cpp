@@ -110,7 +110,10 @@ Result<Delivery> detail::QueueAccess::take_seen(const std::shared_ptr<QueueCore>
 Status Queue::put(std::span<const std::byte> message, const Wait& wait, Format format,
                   std::uint64_t tag) noexcept {
     if (core_ == nullptr) return closed();
-    return core_->put_bytes({message, 0, format, tag}, wait, true);
+    const QueueCore::Message given{message, 0, format, tag};
+    if (!core_->put_at_once(given)) return core_->put_bytes(given, wait, true);
+    core_->data.notify();
+    return Status::ok();
 }
 
 Result<std::size_t> Queue::put_many(std::span<const std::span<const std::byte>> messages,
@@ -344,7 +347,9 @@ Status Queue::take_many(std::vector<Delivery>& deliveries, std::size_t most, con
 Result<std::size_t> Queue::get(std::span<std::byte> buffer, const Wait& wait) noexcept {
     if (core_ == nullptr) return closed();
     std::uint64_t index = 0;
-    if (Status taken = core_->take(index, wait); !taken) return taken;
+    if (!core_->take_at_once(index)) {
+        if (Status taken = core_->take(index, wait); !taken) return taken;
+    }
     core_->note_alone(index);
     const QueueCore::Content found = core_->content(index);
     if (!found.is_sound) return unsound(*core_, index);

@@ -36,6 +36,8 @@ public:
 
     // Claims the first free ticket from `tail` on and moves `tail`. Nothing: the queue is full.
     Look claim(std::uint64_t& tail) noexcept {
+        if (claim_at(tail)) [[likely]]
+            return Look::Got;
         tail = std::max(tail, hint_of(view_.tail()));
         std::uint64_t passable = 0;  // tickets below it may be passed
         for (std::uint64_t looks = 0; looks < most_looks_; ++looks) {
@@ -89,9 +91,21 @@ public:
     // Claimed or Overtaken -> Empty. The slot must not name a block any more.
     void abandon(std::uint64_t ticket) noexcept { free_slot(ticket & mask_); }
 
+    // Takes the ticket at `head` if it is Ready: the likely case of take(). Without a look at the
+    // hint, which is only ahead of it if it is spent.
+    bool take_at(std::uint64_t& head, std::uint64_t& index) noexcept {
+        const SlotWord ready{SlotState::Ready, 0, 0, head >> lap_shift_};
+        const std::uint64_t seen = load_acquire(slot_of(head).word);
+        if (seen != encode(ready) || !take_from(slot_of(head), seen, ready)) return false;
+        index = head & mask_;
+        push(view_.head(), ++head);
+        return true;
+    }
     // Takes the first Ready ticket from `head` on, moves `head`, and stores the slot's index.
     // Nothing: the ticket at `head` has not been published.
     Look take(std::uint64_t& head, std::uint64_t& index) noexcept {
+        if (take_at(head, index)) [[likely]]
+            return Look::Got;
         head = std::max(head, hint_of(view_.head()));
         std::uint64_t patience = patience_;
         for (std::uint64_t looks = 0; looks < most_looks_; ++looks) {
@@ -207,8 +221,12 @@ public:
     }
     // settle() and free(); a single move if there is no block.
     void acknowledge(std::uint64_t index, Arena& arena) noexcept {
-        if (load_relaxed(view_.slot(index).block) != 0) settle(index);
-        free(index, arena);
+        if (load_relaxed(view_.slot(index).block) != 0) {
+            settle(index);
+            free_block(index, arena);
+        }
+        free_slot(index);
+        PENSTOCK_CRASH_POINT("queue.ack.empty");
     }
     // Taken -> Returned, or DeadLetter if is_exhausted(). Any thread.
     void nack(std::uint64_t index) noexcept;
@@ -266,6 +284,19 @@ private:
     static constexpr std::uint64_t kMinLooks = std::uint64_t{1} << 22U;
 
     static std::uint64_t encode(const SlotWord& word) noexcept { return layout::encode_slot(word); }
+
+    // Claims the ticket at `tail` if it is free: the likely case of claim(), likewise.
+    bool claim_at(std::uint64_t& tail) noexcept {
+        const std::uint64_t lap = tail >> lap_shift_;
+        std::uint64_t seen = encode({SlotState::Empty, 0, 0, lap});
+        std::atomic<std::uint64_t>& word = slot_of(tail).word;
+        if (load_relaxed(word) != seen || lap >= layout::kLapMask) return false;
+        // pairs with: the release in free_slot(), as in claim()
+        if (!cas_seq_cst(word, seen, encode({SlotState::Claimed, self_, 0, lap}))) return false;
+        PENSTOCK_CRASH_POINT("queue.claim.claimed");
+        push(view_.tail(), ++tail);
+        return true;
+    }
 
     // Whether nothing can be published any more under this slot's ticket of that lap.
     static bool is_spent(const SlotWord& word, std::uint64_t lap) noexcept {
