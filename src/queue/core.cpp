@@ -553,7 +553,7 @@ bool QueueCore::take_none(std::uint64_t index) noexcept {
 
 bool QueueCore::has_ended_before_look() const noexcept {
     const bool has_ended = is_ended();
-    // pairs with: the claim before the load in try_put(), both sequentially consistent
+    // pairs with: the claim before the load in attempt_put(), both sequentially consistent
     if (has_ended) os::full_fence();
     return has_ended;
 }
@@ -647,7 +647,7 @@ bool QueueCore::is_ended() const noexcept {
 
 void QueueCore::end() noexcept {
     if (segment->is_foreign()) return;
-    // pairs with: the load in try_put()
+    // pairs with: the load in attempt_put()
     store_seq_cst(view.state().closed, 1);
     PENSTOCK_CRASH_POINT("queue.end.marked");
     os::full_fence();  // orders the store before the look at the waiters

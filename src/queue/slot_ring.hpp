@@ -91,8 +91,8 @@ public:
     // Claimed or Overtaken -> Empty. The slot must not name a block any more.
     void abandon(std::uint64_t ticket) noexcept { free_slot(ticket & mask_); }
 
-    // Takes the ticket at `head` if it is Ready: the likely case of take(). Without a look at the
-    // hint, which is only ahead of it if it is spent.
+    // Takes the ticket at `head` if it is Ready: the likely case of take(). Does not read the hint:
+    // where that is ahead the ticket is spent, and its slot's word shows it.
     bool take_at(std::uint64_t& head, std::uint64_t& index) noexcept {
         const SlotWord ready{SlotState::Ready, 0, 0, head >> lap_shift_};
         const std::uint64_t seen = load_acquire(slot_of(head).word);
@@ -285,7 +285,7 @@ private:
 
     static std::uint64_t encode(const SlotWord& word) noexcept { return layout::encode_slot(word); }
 
-    // Claims the ticket at `tail` if it is free: the likely case of claim(), likewise.
+    // Claims the ticket at `tail` if it is free: the likely case of claim(). As take_at().
     bool claim_at(std::uint64_t& tail) noexcept {
         const std::uint64_t lap = tail >> lap_shift_;
         std::uint64_t seen = encode({SlotState::Empty, 0, 0, lap});
