@@ -213,9 +213,10 @@ inline void QueueCore::note_accepted(std::uint64_t messages, std::uint64_t bytes
 inline bool QueueCore::try_put(const Message& message, Status& failure) noexcept {
     // Each attempt that is overtaken takes as long as a consumer's patience.
     constexpr unsigned kMaxAttempts = 10'000;
-    const std::int64_t now = os::coarse_ns();
+    std::int64_t now = 0;
     Attempt last = Attempt::Overtaken;
     for (unsigned count = 0; last == Attempt::Overtaken && count < kMaxAttempts; ++count) {
+        now = os::coarse_ns();  // anew: an overtaken producer may have been stopped for long
         last = attempt_put(message, now);
     }
     if (last == Attempt::Accepted) [[likely]] {
@@ -240,7 +241,7 @@ bool QueueCore::put_at_once(const Message& message) noexcept {
 
 // Once for all messages of a run: the checks before a claim, the clock, the counters.
 std::size_t QueueCore::put_run(Messages messages, Format format) noexcept {
-    constexpr std::size_t kMaxRun = 64;  // the clock and the counters are to be a few µs behind
+    constexpr std::size_t kMaxRun = 64;  // so that the clock and the counters are little behind
     const std::uint64_t longest_in_cell = view.shape().cell_bytes;
     if (messages.empty() || messages[0].size() > longest_in_cell || !is_able_to_put(0)) return 0;
     become_producer();
@@ -250,11 +251,11 @@ std::size_t QueueCore::put_run(Messages messages, Format format) noexcept {
     std::size_t put = 0;
     for (; put < most; ++put) {
         const std::span<const std::byte> message = messages[put];
-        if (message.size() > longest_in_cell || segment->is_found_dead()) break;
+        if (message.size() > longest_in_cell || segment->is_foreign()) break;
         if (attempt_put({message, 0, format}, now) != Attempt::Accepted) break;
         bytes += message.size();
     }
-    note_accepted(put, bytes, now);
+    if (put > 0) note_accepted(put, bytes, now);
     return put;
 }
 
@@ -533,15 +534,13 @@ std::size_t QueueCore::take_run(std::span<std::uint64_t> indices) noexcept {
     for (; count < indices.size() && !ring.may_have_returned(); ++count) {
         if (take_next(indices[count]) != SlotRing::Look::Got) break;
         opens_a_way = ring.opens_a_way(indices[count]) || opens_a_way;
+        if (!still_has(indices[count])) break;
     }
+    if (opens_a_way) space.notify();
     if (count == 0) return 0;
     add_as_sole_writer(own().taken, count);
-    if (opens_a_way) space.notify();
     if (head / kLookClockEvery != before / kLookClockEvery) look_around(os::coarse_ns());
-    if (!segment->is_found_dead_after_reading()) [[likely]]
-        return count;
-    for (const std::uint64_t index : indices.first(count)) take_none(index);
-    return 0;
+    return count;
 }
 
 // A janitor that found this participant dead and has passed this slot already would not return it.

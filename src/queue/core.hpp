@@ -255,8 +255,9 @@ inline void QueueCore::note_taken(std::uint64_t index) noexcept {
 }
 
 inline bool QueueCore::take_at_once(std::uint64_t& index) noexcept {
+    if (segment->is_foreign()) return false;  // first: a forked child has no mapping
     const bool is_next = !line.may_be_occupied() && !ring.may_have_returned();
-    if (!is_next || segment->is_foreign() || !ring.take_at(head, index)) return false;
+    if (!is_next || !ring.take_at(head, index)) return false;
     prefetch_after_take();
     note_taken(index);
     return true;

@@ -28,6 +28,39 @@ TEST_F(QueueTest, MessagesComeInOrder) {
     EXPECT_EQ(queue.stats().held_bytes, 0U);
 }
 
+// Its copy of the handle has no mapping: also the shortest way through each call looks at that
+// first.
+TEST_F(QueueTest, AForkedChildIsRefused) {
+    Queue queue = Queue::create(name_, small_queue());
+    ASSERT_TRUE(succeeds(put(queue, 0)));
+    ASSERT_TRUE(succeeds(put(queue, 1)));
+    Result<Delivery> held = queue.take();
+    Child child([&] {
+        const auto is_refused = [](ErrorCode code) { return code == ErrorCode::WrongProcess; };
+        const std::vector<std::byte> message = make_message(2, kInCell);
+        const std::vector<std::span<const std::byte>> messages(3, message);
+        std::vector<Delivery> taken;
+        std::array<std::byte, 2 * kInCell> room{};
+        require(is_refused(queue.put(message).code()));
+        require(is_refused(queue.put_many(messages).code()));
+        require(is_refused(queue.loan(10).code()));
+        require(is_refused(queue.take().code()));
+        require(is_refused(queue.take_for_batch().code()));
+        require(is_refused(queue.take_many(taken, 10).code()));
+        require(is_refused(queue.get(room).code()));
+        require(is_refused(queue.wait_ready(Deadline::now()).code()));
+        require(is_refused(queue.wait_room(1, Deadline::now()).code()));
+        require(!queue.is_ready() && !queue.has_room());
+        held->ack();
+        Queue own = Queue::attach(name_);
+        require(own.take().is_ok());
+        queue.close();
+    });
+    EXPECT_EQ(child.wait(), 0);
+    held->ack();
+    EXPECT_TRUE(gets(queue, 1));  // the child's, given back
+}
+
 TEST_F(QueueTest, IsBoundedInMessages) {
     Queue queue = Queue::create(name_, small_queue(4));
     for (std::uint64_t number = 0; number < 4; ++number) {
