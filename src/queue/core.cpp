@@ -451,9 +451,7 @@ void QueueCore::back_off_while_streaming() noexcept {
     os::spin_for(streaming_pause);
 }
 
-Status QueueCore::take(std::uint64_t& index, const Wait& wait) noexcept {
-    if (take_at_once(index)) [[likely]]
-        return Status::ok();
+Status QueueCore::take_or_wait(std::uint64_t& index, const Wait& wait) noexcept {
     if (segment->is_foreign()) return segment->why_foreign();
     const bool may_wait = !wait.deadline.is_try();
     SlotRing::Look look = SlotRing::Look::Nothing;

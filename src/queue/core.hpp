@@ -105,7 +105,12 @@ struct QueueCore final : Attachment {
     void become_producer() noexcept;
 
     // Consuming.
-    Status take(std::uint64_t& index, const Wait& wait) noexcept;
+    Status take(std::uint64_t& index, const Wait& wait) noexcept {
+        if (take_at_once(index)) [[likely]]
+            return Status::ok();
+        return take_or_wait(index, wait);
+    }
+    Status take_or_wait(std::uint64_t& index, const Wait& wait) noexcept;
     // Takes the next message if there is one, regardless of the line.
     SlotRing::Look take_now(std::uint64_t& index) noexcept;
     // Takes the next message in order if it is there, and neither a request nor a returned message

@@ -347,9 +347,7 @@ Status Queue::take_many(std::vector<Delivery>& deliveries, std::size_t most, con
 Result<std::size_t> Queue::get(std::span<std::byte> buffer, const Wait& wait) noexcept {
     if (core_ == nullptr) return closed();
     std::uint64_t index = 0;
-    if (!core_->take_at_once(index)) {
-        if (Status taken = core_->take(index, wait); !taken) return taken;
-    }
+    if (Status taken = core_->take(index, wait); !taken) return taken;
     core_->note_alone(index);
     const QueueCore::Content found = core_->content(index);
     if (!found.is_sound) return unsound(*core_, index);
