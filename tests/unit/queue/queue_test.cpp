@@ -58,7 +58,8 @@ TEST_F(QueueTest, AForkedChildIsRefused) {
     });
     EXPECT_EQ(child.wait(), 0);
     held->ack();
-    EXPECT_TRUE(gets(queue, 1));  // the child's, given back
+    EXPECT_TRUE(gets(queue, 1, kInCell, 2));  // the child's, given back
+    queue.discard();
 }
 
 TEST_F(QueueTest, IsBoundedInMessages) {
