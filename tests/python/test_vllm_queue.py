@@ -404,12 +404,11 @@ def test_readers_on_other_machines_are_refused_in_words() -> None:
 
 
 def test_a_handle_of_the_other_kind_is_refused_in_words() -> None:
-    writer = MessageQueue(1, 1, enable_shm_tensor_arena=True)
+    writer = MessageQueue(1, 1)
     handle = writer.export_handle()
-    for part in (handle.buffer_handle, handle.tensor_arena_handle):
-        assert part is not None
-        with pytest.raises(penstock.Incompatible, match="PENSTOCK_VLLM=1"):
-            ShmRingBuffer(*part)
+    assert handle.buffer_handle is not None
+    with pytest.raises(penstock.Incompatible, match="PENSTOCK_VLLM=1"):
+        ShmRingBuffer(*handle.buffer_handle)
     theirs = Handle([0], (1, MIB, 10, "psm_0123"), "ipc:///tmp/a", "ipc:///tmp/b")
     with pytest.raises(penstock.Incompatible, match="vLLM's own MessageQueue"):
         MessageQueue.create_from_handle(theirs, 0)

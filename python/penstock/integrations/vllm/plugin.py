@@ -11,6 +11,10 @@ import multiprocessing
 import os
 
 from . import redirect, versions
+from .announcement import announce
+from .leftovers import remove_abandoned_at_exit
+from .obituary import name_in_errors
+from .orphans import end_with_parent
 
 __all__ = ["general", "is_wanted", "platform"]
 
@@ -52,10 +56,11 @@ def general() -> None:
 
     rebound = rebind()
     redirect.install()
-    _log.info(
-        "Penstock is vLLM %s's message queue and object store in %s (pid %d)%s",
-        vllm.version,
-        multiprocessing.current_process().name,
-        os.getpid(),
-        f"; rebound: {', '.join(sorted(rebound))}" if rebound else "",
+    name_in_errors()
+    end_with_parent()
+    remove_abandoned_at_exit()
+    announce(
+        f"Penstock is vLLM {vllm.version}'s message queue and object store in "
+        f"{multiprocessing.current_process().name} (pid {os.getpid()})"
+        + (f"; rebound: {', '.join(sorted(rebound))}" if rebound else "")
     )

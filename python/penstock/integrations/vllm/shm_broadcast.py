@@ -28,7 +28,7 @@ from typing import Any
 
 from ... import BroadcastReader, BroadcastWriter, _core
 from ...errors import Cancelled, PeerDied, Timeout, UnsupportedType
-from . import group_queues, messages, rings
+from . import conversations, group_queues, messages, rings
 from .arena import SLOT_BYTES, SLOTS, TensorArena
 from .events import heeding
 from .handles import Handle, NoRemoteReaders, SegmentHandle, SharedSegment, items_of
@@ -255,6 +255,8 @@ class MessageQueue:
         self._is_ready = False
         self._early: deque[Any] = deque()  # received by wait_until_ready()
         self._lost: PeerDied | None = None  # a writer can't go on without a reader
+        self._beside: Callable[[], PeerDied | None] | None = None  # of a reader that awaits answers
+        self._is_beside_known = False
         self._looked = 0.0
 
     def _handle_of(self, local_reader_ranks: list[int]) -> Handle:
@@ -266,9 +268,7 @@ class MessageQueue:
             buffer_handle=SegmentHandle(self.buffer.handle()),
             local_subscribe_addr=address,
             local_notify_addr=address,
-            tensor_arena_handle=(
-                None if self.tensor_arena is None else SegmentHandle(self.tensor_arena.handle())
-            ),
+            tensor_arena_handle=None if self.tensor_arena is None else self.tensor_arena.handle(),
         )
 
     def export_handle(self) -> Handle:
@@ -297,7 +297,7 @@ class MessageQueue:
         self._is_local_reader = True
         self._spin_condition = SpinCondition(True, self._reader)
         if handle.tensor_arena_handle is not None:
-            self.tensor_arena = TensorArena(*items_of(handle.tensor_arena_handle, "tensor arena"))
+            self.tensor_arena = TensorArena(*handle.tensor_arena_handle)
             self._receive = functools.partial(self.tensor_arena.receive, self._reader)
         return self
 
@@ -323,6 +323,7 @@ class MessageQueue:
             self._send(messages.READY, None)
             self.buffer.signals += 1
             self._is_ready = True
+            conversations.asks_others(writer)
         elif self._receive is not None and not self._is_ready:
             message = self._until_done(self._receive, None)
             self._is_ready = True
@@ -509,6 +510,8 @@ class MessageQueue:
             seconds = interval
         patience: Patience | None = None
         while True:
+            if self._is_ready and self._reader is not None:
+                seconds = self._until_next_look(self._reader, seconds)
             try:
                 return _core.run_cancellable(cancelled, functools.partial(attempt, seconds))
             except Cancelled:
@@ -523,7 +526,19 @@ class MessageQueue:
                     self._warn(interval, patience)
                 if patience.is_over():
                     raise
+                if self._beside is not None and (died := self._beside()) is not None:
+                    raise died from None
             seconds = patience.seconds()
+
+    def _until_next_look(self, reader: BroadcastReader, seconds: float | None) -> float | None:
+        """At most that long may a reader wait before it looks for deaths beside its writer's."""
+        if not self._is_beside_known:
+            self._beside = conversations.deaths_beside(reader)
+            self._is_beside_known = True
+        if self._beside is None:
+            return seconds
+        look = conversations.LOOK_SECONDS
+        return look if seconds is None else min(seconds, look)
 
     def _warn(self, interval: float, patience: Patience) -> None:
         side = self._writer or self._reader
