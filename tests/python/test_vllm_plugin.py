@@ -104,6 +104,96 @@ def test_the_platform_plugin_puts_whole_modules_under_their_own_names(run: Any) 
     assert "rebound" not in done.stderr
 
 
+def test_the_line_is_logged_when_vllm_has_set_up_its_log(run: Any) -> None:
+    """LLM loads plugins before."""
+    done = run(
+        """
+        import logging, sys, types
+        import vllm
+        vllm.logger = sys.modules["vllm.logger"] = types.ModuleType("vllm.logger")
+        vllm.logger.configure_logging = lambda level: logging.basicConfig(level=level)
+        from penstock.integrations.vllm import plugin
+
+        plugin.platform()
+        plugin.general()
+        assert sys.stderr.write("not yet\\n")
+        vllm.logger.configure_logging(logging.INFO)
+        vllm.logger.configure_logging(logging.INFO)
+        """
+    )
+    assert done.returncode == 0, done.stderr
+    first, *rest = done.stderr.splitlines()
+    assert first == "not yet"
+    assert len(rest) == 1
+    assert "Penstock is vLLM 0.32.0's message queue" in rest[0]
+
+
+def test_vllms_error_of_a_dead_engine_says_who_died(run: Any) -> None:
+    done = run(
+        BEGIN
+        + """
+    import types
+    module = types.ModuleType("vllm.v1.engine.exceptions")
+    class EngineDeadError(Exception):
+        def __init__(self, *args, suppress_context=False):
+            super().__init__("EngineCore encountered an issue.", *args)
+    module.EngineDeadError = EngineDeadError
+    import sys
+    for name in ("vllm.v1", "vllm.v1.engine"):
+        sys.modules[name] = types.ModuleType(name)
+    sys.modules[module.__name__] = module
+    from penstock.integrations.vllm import obituary
+    plugin.general()
+    plugin.general()
+    print(EngineDeadError())
+    obituary.dead_of_this_engine = lambda: ["VLLM::Worker_TP1 (pid 7) died: of something"]
+    print(EngineDeadError(suppress_context=True))
+    """
+    )
+    assert done.returncode == 0, done.stderr
+    assert done.stdout.splitlines() == [
+        "EngineCore encountered an issue.",
+        "EngineCore encountered an issue. Penstock: VLLM::Worker_TP1 (pid 7) died: of something.",
+    ]
+
+
+def test_an_engine_ends_with_the_process_that_started_it(run: Any) -> None:
+    """Which vLLM's own does not notice."""
+    done = run(
+        """
+        import multiprocessing, os, signal, sys, time
+
+        def be_the_engine(told):
+            from penstock.integrations.vllm import plugin
+            plugin.general()
+            def end(number, frame):
+                told.send("ended")
+                sys.exit(0)
+            signal.signal(signal.SIGTERM, end)
+            told.send("up")
+            time.sleep(60)
+
+        def be_the_server(told):
+            engine = multiprocessing.get_context("spawn").Process(
+                target=be_the_engine, args=(told,), name="EngineCore")
+            engine.start()
+            time.sleep(60)
+
+        if __name__ == "__main__":
+            ours, theirs = multiprocessing.Pipe(duplex=False)
+            spawn = multiprocessing.get_context("spawn")
+            server = spawn.Process(target=be_the_server, args=(theirs,))
+            server.start()
+            said = [ours.recv()]
+            os.kill(server.pid, signal.SIGKILL)
+            server.join()
+            said.append(ours.recv() if ours.poll(30) else "goes on")
+            print(*said)
+        """
+    )
+    assert done.stdout.strip() == "up ended", done.stderr
+
+
 def test_modules_that_came_first_are_rebound_everywhere(run: Any) -> None:
     done = run(BEGIN + "    import vllm.executor, vllm.cache\n    plugin.general()\n" + REPORT)
     assert done.stdout.strip() == OURS, done.stderr

@@ -11,15 +11,17 @@ import logging
 import multiprocessing
 import pickle
 import random
+import sys
 import threading
 import time
 import weakref
 from collections.abc import Iterator
+from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
 import pytest
-from peers import WITHIN, eventually, needs_a_mount, with_own_shm
+from peers import WITHIN, eventually, needs_a_mount, state_of, with_own_shm
 
 import penstock
 from penstock.integrations.vllm import shm_broadcast
@@ -551,6 +553,10 @@ def test_an_idle_reader_uses_no_processor(peer: Any) -> None:
     writer.enqueue(1)
     assert other.call("q.dequeue", timeout=WITHIN) == 1
     assert other.call("do", "vllm_queues:seconds_of_idling", "q", 1.0) < 0.05
+    other.start("q.dequeue", timeout=WITHIN)
+    eventually(lambda: state_of(other.pid) == "S")
+    writer.enqueue(2)
+    assert other.result() == 2
     writer.close()
 
 
@@ -628,3 +634,18 @@ def test_large_tensors_of_an_arena_stay_in_shared_memory(monkeypatch: Any) -> No
     reader.dequeue(timeout=WITHIN)[0, 0] = 1.0
     writer.close()
     reader.close()
+
+
+def test_on_a_cpu_a_model_may_write_into_what_came_by_an_arena(monkeypatch: Any) -> None:
+    torch = pytest.importorskip("torch")
+    platform = SimpleNamespace(is_cpu=lambda: True)
+    monkeypatch.setitem(sys.modules, "vllm.platforms", SimpleNamespace(current_platform=platform))
+    writer = MessageQueue(1, 1, enable_shm_tensor_arena=True)
+    readers = [MessageQueue.create_from_handle(writer.export_handle(), 0)]
+    sent = torch.randn(2048, 2048)
+    got = through((writer, readers[0]), sent)
+    assert torch.equal(got, sent)
+    got[0, 0] = 1.0
+    assert held_after_another(writer, readers[0]) < 16 * MIB
+    writer.close()
+    readers[0].close()

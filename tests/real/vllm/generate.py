@@ -1,5 +1,5 @@
-"""A program: makes an engine of the model in a folder, has it answer prompts, and writes the token ids
-and what it took to a file as JSON.
+"""A program: makes an engine of the model in a folder, has it answer prompts, and writes the token
+ids and what it took to a file as JSON.
 
     generate.py FOLDER OUTPUT [--images] [--engine '{"mm_processor_cache_type": "shm"}']
 """
@@ -7,6 +7,7 @@ and what it took to a file as JSON.
 from __future__ import annotations
 
 import argparse
+import contextlib
 import json
 import os
 import sys
@@ -33,7 +34,7 @@ def image_prompts() -> list[Any]:
     for seed in range(4):
         pixels = np.random.default_rng(seed).integers(0, 256, (IMAGE_SIDE, IMAGE_SIDE, 3), np.uint8)
         image = Image.fromarray(pixels)
-        prompts.append({"prompt": f"w{seed} w7", "multi_modal_data": {"image": image}})
+        prompts.append({"prompt": "w7 w8", "multi_modal_data": {"image": image}})
     return prompts
 
 
@@ -41,12 +42,10 @@ def workers_seconds() -> float:
     """Processor time that the workers of the engines on this machine took."""
     ticks = 0
     for entry in Path("/proc").iterdir():
-        try:
+        with contextlib.suppress(OSError, ValueError):
             if b"VLLM::Worker" in (entry / "cmdline").read_bytes():
                 fields = (entry / "stat").read_text().rpartition(")")[2].split()
                 ticks += int(fields[11]) + int(fields[12])
-        except (OSError, ValueError):
-            continue
     return ticks / os.sysconf("SC_CLK_TCK")
 
 

@@ -1,5 +1,5 @@
-"""Stands in for the conftest.py of vLLM's own tests, which imports models by the hundred: a plugin with
-the one fixture that the tests here use."""
+"""Stands in for the conftest.py of vLLM's own tests, which imports models by the hundred: a plugin
+with the one fixture that the tests here use."""
 
 from __future__ import annotations
 

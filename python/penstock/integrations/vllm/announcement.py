@@ -1,4 +1,4 @@
-"""The line that each process of vLLM logs: also where vLLM loads plugins before it sets up its log."""
+"""The line that each process of vLLM logs, also where the log is set up after plugins are loaded."""
 
 from __future__ import annotations
 

@@ -11,7 +11,7 @@ import os
 from typing import Any
 
 from ... import inspect
-from ...errors import Error
+from ...state import Participant
 from .leftovers import is_of_an_engine
 
 __all__ = ["dead_of_this_engine", "name_in_errors"]
@@ -51,8 +51,14 @@ def dead_of_this_engine() -> list[str]:
             continue
         for one in participants:
             if not one.alive:
-                found[one.pid] = f"{one.process} (pid {one.pid}) died: {one.how_it_died}"
+                found[one.pid] = _death_of(one)
     return [found[pid] for pid in sorted(found)]
+
+
+def _death_of(one: Participant) -> str:
+    is_known = one.signal is not None or one.exit_code is not None
+    how = f": {one.how_it_died}" if is_known else ""
+    return f"{one.process} (pid {one.pid}) died{how}"
 
 
 def _group_of(pid: int) -> int | None:

@@ -12,9 +12,9 @@ import os
 
 from . import redirect, versions
 from .announcement import announce
+from .ends import end_soon, end_with_parent
 from .leftovers import remove_abandoned_at_exit
 from .obituary import name_in_errors
-from .orphans import end_with_parent
 
 __all__ = ["general", "is_wanted", "platform"]
 
@@ -58,6 +58,7 @@ def general() -> None:
     redirect.install()
     name_in_errors()
     end_with_parent()
+    end_soon()
     remove_abandoned_at_exit()
     announce(
         f"Penstock is vLLM {vllm.version}'s message queue and object store in "
