@@ -118,9 +118,8 @@ def tokenizer() -> Any:
 
     special = ["<pad>", "<bos>", "<eos>", "<unk>", "\n", "<image>"]
     words = special + [f"w{number}" for number in range(WORDS - len(special))]
-    raw = Tokenizer(
-        models.WordLevel({word: number for number, word in enumerate(words)}, unk_token="<unk>")
-    )
+    numbers = {word: number for number, word in enumerate(words)}
+    raw = Tokenizer(models.WordLevel(numbers, unk_token="<unk>"))
     raw.pre_tokenizer = pre_tokenizers.Split(" ", "removed")
     return PreTrainedTokenizerFast(
         tokenizer_object=raw,

@@ -1,4 +1,4 @@
-"""The line that each process of vLLM logs, also where the log is set up after plugins are loaded."""
+"""The line that each process of vLLM logs, also where plugins come before its log is set up."""
 
 from __future__ import annotations
 

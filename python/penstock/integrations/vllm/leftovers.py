@@ -7,6 +7,7 @@ import contextlib
 import multiprocessing
 import os
 import weakref
+from typing import Any
 
 from ... import _core
 from ...errors import Error
@@ -17,7 +18,7 @@ _SHM = "/dev/shm"
 _OURS = "penstock."
 _ENGINES = ("vllm-mq-", "vllm-objects-", "vllm_mm_")  # the last are vLLM's names of object rings
 
-_finalizer: weakref.finalize | None = None
+_finalizer: Any = None
 
 
 def is_of_an_engine(name: str) -> bool:

@@ -526,8 +526,8 @@ class MessageQueue:
                     self._warn(interval, patience)
                 if patience.is_over():
                     raise
-                if self._beside is not None and (died := self._beside()) is not None:
-                    raise died from None
+                if self._beside is not None and (death := self._beside()) is not None:
+                    raise death from None
             seconds = patience.seconds()
 
     def _until_next_look(self, reader: BroadcastReader, seconds: float | None) -> float | None:
