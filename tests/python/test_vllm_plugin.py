@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from peers import WITHIN
+from peers import WITHIN, eventually
 
 from penstock.integrations.vllm import versions
 
@@ -192,6 +192,61 @@ def test_an_engine_ends_with_the_process_that_started_it(run: Any) -> None:
         """
     )
     assert done.stdout.strip() == "up ended", done.stderr
+
+
+ENGINE = """
+        import multiprocessing, os, signal
+        import vllm
+        from penstock.integrations.vllm.shm_broadcast import MessageQueue
+
+        def work(handle, told):
+            reader = MessageQueue.create_from_handle(handle, 0)
+            answers = MessageQueue(1, 1)
+            told.send(answers.export_handle())
+            reader.wait_until_ready()
+            answers.wait_until_ready()
+            if reader.dequeue() == "die":
+                os.kill(os.getpid(), signal.SIGKILL)
+
+        def run_engine(last):
+            writer = MessageQueue(1, 1)
+            spawn = multiprocessing.get_context("spawn")
+            ours, theirs = spawn.Pipe(duplex=False)
+            worker = spawn.Process(target=work, args=(writer.export_handle(), theirs))
+            worker.start()
+            answers = MessageQueue.create_from_handle(ours.recv(), 0)
+            writer.wait_until_ready()
+            answers.wait_until_ready()
+            for one in (writer, answers):
+                print(one.buffer.shared_memory.name, flush=True)
+            writer.enqueue(last)
+            worker.join()
+            if last == "die":
+                os.kill(os.getpid(), signal.SIGKILL)
+
+        if __name__ == "__main__":
+            engine = multiprocessing.get_context("spawn").Process(target=run_engine, args=({!r},))
+            engine.start()
+            engine.join()
+            if engine.exitcode:
+                os.kill(os.getpid(), signal.SIGKILL)
+"""
+
+
+def test_nothing_is_left_when_vllm_kills_all_of_its_processes(run: Any) -> None:
+    done = run(ENGINE.format("die"))
+    names = done.stdout.split()
+    assert len(names) == 2, done.stderr
+    for name in names:
+        eventually(lambda name=name: not Path(f"/dev/shm/penstock.{name}").exists())
+
+
+def test_an_engine_that_ends_by_itself_says_nothing(run: Any) -> None:
+    done = run(ENGINE.format("end"))
+    assert done.returncode == 0
+    assert done.stderr == ""
+    for name in done.stdout.split():
+        assert not Path(f"/dev/shm/penstock.{name}").exists()
 
 
 def test_modules_that_came_first_are_rebound_everywhere(run: Any) -> None:

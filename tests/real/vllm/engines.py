@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import subprocess
 import sys
+import time
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -47,6 +48,9 @@ def generate(
         )
     said = log.read_text(errors="replace")
     assert done.returncode == 0, said[-6000:]
+    end = time.monotonic() + 10  # multiprocessing's tracker ends after the program
+    while penstocks_files() and time.monotonic() < end:
+        time.sleep(0.1)
     return Run(**json.loads(output.read_text()), log=said, left=penstocks_files())
 
 

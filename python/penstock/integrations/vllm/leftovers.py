@@ -1,24 +1,26 @@
-"""Removes what engines that were killed left in /dev/shm: when the next one begins, and when the
-program that had started the engine ends."""
+"""Removes what engines that were killed left in /dev/shm: when the last process of the program has
+ended, in whatever way, and when the next engine begins.
+
+vLLM ends its engines by SIGKILL, also when it is asked to stop. What outlives a program's processes
+is multiprocessing's resource tracker, which removes the files that it was told of, with a warning.
+"""
 
 from __future__ import annotations
 
 import contextlib
 import multiprocessing
 import os
-import weakref
-from typing import Any
+import sys
+from multiprocessing import resource_tracker
 
-from ... import _core
+from ... import BroadcastReader, BroadcastWriter, Store, _core
 from ...errors import Error
 
-__all__ = ["is_of_an_engine", "remove_abandoned", "remove_abandoned_at_exit"]
+__all__ = ["is_of_an_engine", "leave", "remove_abandoned", "track"]
 
 _SHM = "/dev/shm"
 _OURS = "penstock."
 _ENGINES = ("vllm-mq-", "vllm-objects-", "vllm_mm_")  # the last are vLLM's names of object rings
-
-_finalizer: Any = None
 
 
 def is_of_an_engine(name: str) -> bool:
@@ -36,11 +38,24 @@ def remove_abandoned() -> None:
                     _core.remove_if_abandoned(name, False)
 
 
-def remove_abandoned_at_exit() -> None:
-    """In the program that starts engines: also when it ends, since vLLM kills an engine that does
-    not end within five seconds. Idempotent."""
-    global _finalizer
-    if _finalizer is None and multiprocessing.parent_process() is None:
-        # Finalizers run in the reverse order of their creation: after those by which vLLM ends its
-        # engines, which are created later. atexit would have it before them.
-        _finalizer = weakref.finalize(remove_abandoned, remove_abandoned)
+def track(name: str) -> None:
+    """Has a segment of this program removed when its last process has ended. Only in vLLM, whose
+    program has a tracker anyway."""
+    if "vllm" in sys.modules:
+        resource_tracker.register(_tracked(name), "shared_memory")
+
+
+def leave(handle: BroadcastReader | BroadcastWriter | Store, pid: int, is_creator: bool) -> None:
+    """Leaves the segment, unless this is a child forked from the process ``pid``, which takes no
+    part. Was this the last process, nothing is to be removed any more."""
+    if os.getpid() != pid:
+        return
+    handle.close()
+    is_of_the_program = is_creator or multiprocessing.parent_process() is not None
+    is_gone = not os.path.exists(os.path.join(_SHM, _OURS + handle.name))
+    if "vllm" in sys.modules and is_of_the_program and is_gone:
+        resource_tracker.unregister(_tracked(handle.name), "shared_memory")
+
+
+def _tracked(name: str) -> str:
+    return f"/{_OURS}{name}"

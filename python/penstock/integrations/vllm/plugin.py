@@ -13,7 +13,6 @@ import os
 from . import redirect, versions
 from .announcement import announce
 from .ends import end_soon, end_with_parent
-from .leftovers import remove_abandoned_at_exit
 from .obituary import name_in_errors
 
 __all__ = ["general", "is_wanted", "platform"]
@@ -59,7 +58,6 @@ def general() -> None:
     name_in_errors()
     end_with_parent()
     end_soon()
-    remove_abandoned_at_exit()
     announce(
         f"Penstock is vLLM {vllm.version}'s message queue and object store in "
         f"{multiprocessing.current_process().name} (pid {os.getpid()})"

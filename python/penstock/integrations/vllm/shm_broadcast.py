@@ -21,6 +21,7 @@ import shutil
 import sys
 import threading
 import time
+import weakref
 from collections import deque
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -28,7 +29,7 @@ from typing import Any
 
 from ... import BroadcastReader, BroadcastWriter, _core
 from ...errors import Cancelled, PeerDied, Timeout, UnsupportedType
-from . import conversations, group_queues, messages, rings
+from . import conversations, group_queues, leftovers, messages, rings
 from .arena import SLOT_BYTES, SLOTS, TensorArena
 from .events import heeding
 from .handles import Handle, NoRemoteReaders, SegmentHandle, SharedSegment, items_of
@@ -231,6 +232,8 @@ class MessageQueue:
             self.buffer = ShmRingBuffer(n_local_reader, max_chunk_bytes, max_chunks)
             self._writer = self.buffer.writer
             assert self._writer is not None
+            leftovers.track(self._writer.name)
+            self._leave_when_collected(self._writer)
             self._spin_condition = SpinCondition(False, self._writer)
             if enable_shm_tensor_arena:
                 name = self.buffer.shared_memory.name
@@ -254,10 +257,14 @@ class MessageQueue:
         self._spin_condition = None
         self._is_ready = False
         self._early: deque[Any] = deque()  # received by wait_until_ready()
+        self._leaving: Callable[[], Any] = lambda: None
         self._lost: PeerDied | None = None  # a writer can't go on without a reader
         self._beside: Callable[[], PeerDied | None] | None = None  # of a reader that awaits answers
         self._is_beside_known = False
         self._looked = 0.0
+
+    def _leave_when_collected(self, side: BroadcastReader | BroadcastWriter) -> None:
+        self._leaving = weakref.finalize(self, leftovers.leave, side, os.getpid(), self._is_writer)
 
     def _handle_of(self, local_reader_ranks: list[int]) -> Handle:
         if self.buffer is None:
@@ -293,6 +300,7 @@ class MessageQueue:
         self.buffer = ShmRingBuffer(*items_of(handle.buffer_handle, "MessageQueue"))
         self.local_reader_rank = handle.local_reader_ranks.index(rank)
         self._reader = rings.attach(self.buffer.shared_memory.name, self.local_reader_rank)
+        self._leave_when_collected(self._reader)
         self._receive = self._reader.recv
         self._is_local_reader = True
         self._spin_condition = SpinCondition(True, self._reader)
@@ -341,9 +349,7 @@ class MessageQueue:
         """Leave: readers get what was sent, then Closed. It happens by itself when the queue is
         collected, or the process ends."""
         self.shutdown()
-        for side in (self._writer, self._reader):
-            if side is not None:
-                side.close()
+        self._leaving()
 
     # --- objects ---------------------------------------------------------------------------------
 
