@@ -29,6 +29,7 @@ from ping_pong import PING_PONG, PingPong
 from processes import fork_child, run_guarded
 from report import latency_fields, moment_fields, print_record
 from vllm_queues import BURST, SYNC, Crew, Modules, payload, processor_of
+from vllm_tables import tables
 
 SIZES = {
     "100 B": 100,
@@ -51,8 +52,11 @@ Records = list[dict[str, Any]]
 def modules() -> list[Modules]:
     from vllm.distributed.device_communicators import shm_broadcast as own
 
+    from penstock.integrations.vllm import leftovers
     from penstock.integrations.vllm import shm_broadcast as ours
 
+    # Processes here are forked without multiprocessing, whose tracker would not be told of their end.
+    leftovers.is_in_vllm = lambda: False
     if own is ours:
         raise SystemExit("vLLM's modules are Penstock's here: unset PENSTOCK_VLLM")
     return [
@@ -374,7 +378,9 @@ def run(quick: bool, only: list[str], output: Path | None) -> None:
     for part in only or PARTS:
         PARTS[part](bench)
     bench.ping_pong.close()
-    print(f"{time.monotonic() - began:.0f} s", file=sys.stderr)
+    for line in tables(bench.records):
+        print(line)
+    print(f"\n{time.monotonic() - began:.0f} s")
     if output is not None:
         output.write_text(json.dumps(bench.records))
 

@@ -18,7 +18,7 @@ def save_llama(folder: Path) -> Path:
     from transformers import LlamaConfig, LlamaForCausalLM
 
     torch.manual_seed(1)
-    config = LlamaConfig(vocab_size=WORDS, max_position_embeddings=512, **_text())
+    config = LlamaConfig(vocab_size=WORDS, max_position_embeddings=2048, **_text())
     _save(LlamaForCausalLM(config), folder)
     tokenizer().save_pretrained(folder)
     return folder

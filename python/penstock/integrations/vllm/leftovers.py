@@ -38,10 +38,14 @@ def remove_abandoned() -> None:
                     _core.remove_if_abandoned(name, False)
 
 
+def is_in_vllm() -> bool:
+    """Whether this program has a tracker anyway."""
+    return "vllm" in sys.modules
+
+
 def track(name: str) -> None:
-    """Has a segment of this program removed when its last process has ended. Only in vLLM, whose
-    program has a tracker anyway."""
-    if "vllm" in sys.modules:
+    """Has a segment of this program removed when its last process has ended. Only in vLLM."""
+    if is_in_vllm():
         resource_tracker.register(_tracked(name), "shared_memory")
 
 
@@ -53,7 +57,7 @@ def leave(handle: BroadcastReader | BroadcastWriter | Store, pid: int, is_creato
     handle.close()
     is_of_the_program = is_creator or multiprocessing.parent_process() is not None
     is_gone = not os.path.exists(os.path.join(_SHM, _OURS + handle.name))
-    if "vllm" in sys.modules and is_of_the_program and is_gone:
+    if is_in_vllm() and is_of_the_program and is_gone:
         resource_tracker.unregister(_tracked(handle.name), "shared_memory")
 
 
