@@ -55,7 +55,7 @@ def modules() -> list[Modules]:
     from penstock.integrations.vllm import leftovers
     from penstock.integrations.vllm import shm_broadcast as ours
 
-    # Processes here are forked without multiprocessing, whose tracker would not be told of their end.
+    # Processes are forked here without multiprocessing, whose tracker does not learn of their end.
     leftovers.is_in_vllm = lambda: False
     if own is ours:
         raise SystemExit("vLLM's modules are Penstock's here: unset PENSTOCK_VLLM")
