@@ -237,6 +237,21 @@ def test_an_object_that_was_never_read_blocks_only_itself(storages: Any) -> None
     assert readers[0].get(*first) == "kept"
 
 
+def test_a_touched_object_keeps_the_younger_ones_too(storages: Any) -> None:
+    """Its request is about to use them."""
+    writer, *readers = storages
+    for key in ("a", "b", "c"):
+        handed = hand_out(writer, key, bytes(5 * KIB))
+        for reader in readers:
+            reader.get(*handed)
+    writer.touch("b")
+    writer.free_unused()
+    assert list(writer.key_index) == ["b", "c"]
+    writer.release_touches()
+    writer.free_unused()
+    assert not writer.is_cached("b")
+
+
 def test_a_storage_of_unread_objects_is_full(storages: Any) -> None:
     writer, *_ = storages
     with pytest.raises(MemoryError, match=r"free_buf\(\)"):  # noqa: PT012

@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from peers import WITHIN
+from peers import WITHIN, eventually
 
 from penstock.integrations.vllm import versions
 
@@ -102,6 +102,151 @@ def test_the_platform_plugin_puts_whole_modules_under_their_own_names(run: Any) 
         done.stderr
     )
     assert "rebound" not in done.stderr
+
+
+def test_the_line_is_logged_when_vllm_has_set_up_its_log(run: Any) -> None:
+    """LLM loads plugins before."""
+    done = run(
+        """
+        import logging, sys, types
+        import vllm
+        vllm.logger = sys.modules["vllm.logger"] = types.ModuleType("vllm.logger")
+        vllm.logger.configure_logging = lambda level: logging.basicConfig(level=level)
+        from penstock.integrations.vllm import plugin
+
+        plugin.platform()
+        plugin.general()
+        assert sys.stderr.write("not yet\\n")
+        vllm.logger.configure_logging(logging.INFO)
+        vllm.logger.configure_logging(logging.INFO)
+        """
+    )
+    assert done.returncode == 0, done.stderr
+    first, *rest = done.stderr.splitlines()
+    assert first == "not yet"
+    assert len(rest) == 1
+    assert "Penstock is vLLM 0.32.0's message queue" in rest[0]
+
+
+def test_vllms_error_of_a_dead_engine_says_who_died(run: Any) -> None:
+    done = run(
+        BEGIN
+        + """
+    import types
+    module = types.ModuleType("vllm.v1.engine.exceptions")
+    class EngineDeadError(Exception):
+        def __init__(self, *args, suppress_context=False):
+            super().__init__("EngineCore encountered an issue.", *args)
+    module.EngineDeadError = EngineDeadError
+    import sys
+    for name in ("vllm.v1", "vllm.v1.engine"):
+        sys.modules[name] = types.ModuleType(name)
+    sys.modules[module.__name__] = module
+    from penstock.integrations.vllm import engine_errors
+    plugin.general()
+    plugin.general()
+    print(EngineDeadError())
+    engine_errors.dead_of_this_engine = lambda: ["VLLM::Worker_TP1 (pid 7) died: of something"]
+    print(EngineDeadError(suppress_context=True))
+    """
+    )
+    assert done.returncode == 0, done.stderr
+    assert done.stdout.splitlines() == [
+        "EngineCore encountered an issue.",
+        "EngineCore encountered an issue. Penstock: VLLM::Worker_TP1 (pid 7) died: of something.",
+    ]
+
+
+def test_an_engine_ends_with_the_process_that_started_it(run: Any) -> None:
+    """Which vLLM's own does not notice."""
+    done = run(
+        """
+        import multiprocessing, os, signal, sys, time
+
+        def be_the_engine(told):
+            from penstock.integrations.vllm import plugin
+            plugin.general()
+            def end(number, frame):
+                told.send("ended")
+                sys.exit(0)
+            signal.signal(signal.SIGTERM, end)
+            told.send("up")
+            time.sleep(60)
+
+        def be_the_server(told):
+            engine = multiprocessing.get_context("spawn").Process(
+                target=be_the_engine, args=(told,), name="EngineCore")
+            engine.start()
+            time.sleep(60)
+
+        if __name__ == "__main__":
+            ours, theirs = multiprocessing.Pipe(duplex=False)
+            spawn = multiprocessing.get_context("spawn")
+            server = spawn.Process(target=be_the_server, args=(theirs,))
+            server.start()
+            said = [ours.recv()]
+            os.kill(server.pid, signal.SIGKILL)
+            server.join()
+            said.append(ours.recv() if ours.poll(30) else "goes on")
+            print(*said)
+        """
+    )
+    assert done.stdout.strip() == "up ended", done.stderr
+
+
+ENGINE = """
+        import multiprocessing, os, signal
+        import vllm
+        from penstock.integrations.vllm.shm_broadcast import MessageQueue
+
+        def work(handle, told):
+            reader = MessageQueue.create_from_handle(handle, 0)
+            answers = MessageQueue(1, 1)
+            told.send(answers.export_handle())
+            reader.wait_until_ready()
+            answers.wait_until_ready()
+            if reader.dequeue() == "die":
+                os.kill(os.getpid(), signal.SIGKILL)
+
+        def run_engine(last):
+            writer = MessageQueue(1, 1)
+            spawn = multiprocessing.get_context("spawn")
+            ours, theirs = spawn.Pipe(duplex=False)
+            worker = spawn.Process(target=work, args=(writer.export_handle(), theirs))
+            worker.start()
+            answers = MessageQueue.create_from_handle(ours.recv(), 0)
+            writer.wait_until_ready()
+            answers.wait_until_ready()
+            for one in (writer, answers):
+                print(one.buffer.shared_memory.name, flush=True)
+            writer.enqueue(last)
+            worker.join()
+            if last == "die":
+                os.kill(os.getpid(), signal.SIGKILL)
+
+        if __name__ == "__main__":
+            engine = multiprocessing.get_context("spawn").Process(target=run_engine, args=({!r},))
+            engine.start()
+            engine.join()
+            if engine.exitcode:
+                os.kill(os.getpid(), signal.SIGKILL)
+"""
+
+
+def test_nothing_is_left_when_vllm_kills_all_of_its_processes(run: Any) -> None:
+    done = run(ENGINE.format("die"))
+    names = done.stdout.split()
+    assert len(names) == 2, done.stderr
+    for name in names:
+        eventually(lambda name=name: not Path(f"/dev/shm/penstock.{name}").exists())
+
+
+def test_an_engine_that_ends_by_itself_says_nothing(run: Any) -> None:
+    done = run(ENGINE.format("end"))
+    assert done.returncode == 0
+    assert done.stderr == ""
+    for name in done.stdout.split():
+        assert not Path(f"/dev/shm/penstock.{name}").exists()
 
 
 def test_modules_that_came_first_are_rebound_everywhere(run: Any) -> None:

@@ -11,15 +11,17 @@ import logging
 import multiprocessing
 import pickle
 import random
+import sys
 import threading
 import time
 import weakref
 from collections.abc import Iterator
+from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
 import pytest
-from peers import WITHIN, eventually, needs_a_mount, with_own_shm
+from peers import WITHIN, eventually, needs_a_mount, state_of, with_own_shm
 
 import penstock
 from penstock.integrations.vllm import shm_broadcast
@@ -404,12 +406,11 @@ def test_readers_on_other_machines_are_refused_in_words() -> None:
 
 
 def test_a_handle_of_the_other_kind_is_refused_in_words() -> None:
-    writer = MessageQueue(1, 1, enable_shm_tensor_arena=True)
+    writer = MessageQueue(1, 1)
     handle = writer.export_handle()
-    for part in (handle.buffer_handle, handle.tensor_arena_handle):
-        assert part is not None
-        with pytest.raises(penstock.Incompatible, match="PENSTOCK_VLLM=1"):
-            ShmRingBuffer(*part)
+    assert handle.buffer_handle is not None
+    with pytest.raises(penstock.Incompatible, match="PENSTOCK_VLLM=1"):
+        ShmRingBuffer(*handle.buffer_handle)
     theirs = Handle([0], (1, MIB, 10, "psm_0123"), "ipc:///tmp/a", "ipc:///tmp/b")
     with pytest.raises(penstock.Incompatible, match="vLLM's own MessageQueue"):
         MessageQueue.create_from_handle(theirs, 0)
@@ -552,6 +553,10 @@ def test_an_idle_reader_uses_no_processor(peer: Any) -> None:
     writer.enqueue(1)
     assert other.call("q.dequeue", timeout=WITHIN) == 1
     assert other.call("do", "vllm_queues:seconds_of_idling", "q", 1.0) < 0.05
+    other.start("q.dequeue", timeout=WITHIN)
+    eventually(lambda: state_of(other.pid) == "S")
+    writer.enqueue(2)
+    assert other.result() == 2
     writer.close()
 
 
@@ -629,3 +634,18 @@ def test_large_tensors_of_an_arena_stay_in_shared_memory(monkeypatch: Any) -> No
     reader.dequeue(timeout=WITHIN)[0, 0] = 1.0
     writer.close()
     reader.close()
+
+
+def test_on_a_cpu_a_model_may_write_into_what_came_by_an_arena(monkeypatch: Any) -> None:
+    torch = pytest.importorskip("torch")
+    platform = SimpleNamespace(is_cpu=lambda: True)
+    monkeypatch.setitem(sys.modules, "vllm.platforms", SimpleNamespace(current_platform=platform))
+    writer = MessageQueue(1, 1, enable_shm_tensor_arena=True)
+    readers = [MessageQueue.create_from_handle(writer.export_handle(), 0)]
+    sent = torch.randn(2048, 2048)
+    got = through((writer, readers[0]), sent)
+    assert torch.equal(got, sent)
+    got[0, 0] = 1.0
+    assert held_after_another(writer, readers[0]) < 16 * MIB
+    writer.close()
+    readers[0].close()

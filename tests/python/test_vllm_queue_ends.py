@@ -19,6 +19,7 @@ import pytest
 from peers import WITHIN, eventually, state_of
 
 import penstock
+from penstock.integrations.vllm.engine_errors import dead_of_this_engine
 from penstock.integrations.vllm.leftovers import remove_abandoned
 from penstock.integrations.vllm.shm_broadcast import MessageQueue
 
@@ -251,6 +252,39 @@ def test_a_writer_that_finds_room_learns_it_too(peer: Any) -> None:
     writer.close()
 
 
+def test_who_awaits_an_answer_learns_that_another_worker_was_killed(peer: Any) -> None:
+    """The one that is to answer may itself wait for the dead one, and never does."""
+    requests = MessageQueue(2, 2)
+    workers = [peer() for _ in range(2)]
+    for rank, worker in enumerate(workers):
+        worker.call("do", "vllm_queues:attach", "q", requests.export_handle(), rank)
+    handle = workers[0].call("do", "vllm_queues:create", "out", 1, 1)
+    answers = MessageQueue.create_from_handle(handle, 0)
+    unrelated = MessageQueue(1, 1)
+    alone = MessageQueue.create_from_handle(unrelated.export_handle(), 0)
+    workers[0].start("out.wait_until_ready")
+    answers.wait_until_ready()
+    workers[0].result()
+    requests.wait_until_ready()
+    unrelated.wait_until_ready()
+    alone.wait_until_ready()
+    with pytest.raises(TimeoutError):
+        answers.dequeue(timeout=0.2)
+    waiters = [Waiter(answers.dequeue), Waiter(lambda: alone.dequeue(timeout=1.0))]
+    workers[1].kill()
+    died = time.monotonic()
+    errors = [waiter.end() for waiter in waiters]
+    assert isinstance(errors[0], penstock.PeerDied)
+    assert f"reader 1 of '{requests.buffer.shared_memory.name}' (pid {workers[1].pid}" in str(
+        errors[0]
+    )
+    assert errors[0].rank == 1
+    assert waiters[0].ended - died < BUSY
+    assert isinstance(errors[1], TimeoutError)  # of another engine
+    for one in (requests, answers, unrelated, alone):
+        one.close()
+
+
 def test_the_handshake_learns_that_a_reader_was_killed(peer: Any) -> None:
     writer = MessageQueue(2, 2)
     other = peer()
@@ -290,6 +324,19 @@ def test_nothing_is_left_of_an_engine_that_was_killed(peer: Any) -> None:
     assert not file.exists()
     assert Path(f"/dev/shm/penstock.{living.buffer.shared_memory.name}").exists()
     living.close()
+
+
+def test_the_dead_of_an_engine_are_found_while_another_process_of_it_lives(peer: Any) -> None:
+    writer, reader = peer(), peer()
+    handle = writer.call("do", "vllm_queues:create", "q", 2, 2)
+    reader.call("do", "vllm_queues:attach", "q", handle, 0)
+    assert dead_of_this_engine() == []
+    reader.kill()
+    (said,) = dead_of_this_engine()
+    assert f"(pid {reader.pid}) died" in said
+    writer.kill()
+    assert dead_of_this_engine() == []  # which engine it was is not known any more
+    remove_abandoned()
 
 
 @pytest.mark.full

@@ -3,6 +3,8 @@
 A tensor of 8 MiB or more keeps the memory of its message in use until its last view is gone;
 everything else that is received is the receiver's own. The bytes are shared by all readers and
 mapped read-only, so a write through such a tensor ends the process by SIGSEGV: ``clone()`` first.
+Where vLLM computes on the CPU its models get their input as it came, and some write into it: there
+such a tensor is a copy too.
 """
 
 from __future__ import annotations
@@ -100,7 +102,19 @@ class TensorArena:
             if len(message) < 2:
                 return message
             data, *buffers = message
-            return (data, *(one[0] if type(one) is tuple else one.copy() for one in buffers))
+            stays = not _models_write_into_host_memory()
+            return (data, *(_buffer_of(one, stays) for one in buffers))
+
+
+def _buffer_of(received: Any, stays: bool) -> Any:
+    if type(received) is tuple:
+        return received[0] if stays else received[0].copy()
+    return received.copy()
+
+
+def _models_write_into_host_memory() -> bool:
+    platforms = sys.modules.get("vllm.platforms")
+    return platforms is not None and bool(platforms.current_platform.is_cpu())
 
 
 def _torch() -> Any:

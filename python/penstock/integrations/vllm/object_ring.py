@@ -11,6 +11,7 @@ import hashlib
 import os
 import re
 import secrets
+import weakref
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
 from typing import Any
@@ -19,7 +20,7 @@ from ... import Store
 from ...errors import Incompatible, NoSpace, NotFound
 from .chunks import Chunks
 from .handles import SharedSegment
-from .leftovers import remove_abandoned
+from .leftovers import leave, remove_abandoned, track
 
 __all__ = ["SingleWriterShmRingBuffer"]
 
@@ -65,6 +66,7 @@ class SingleWriterShmRingBuffer:
             self._create(name or f"vllm-objects-{os.getpid()}-{secrets.token_hex(8)}")
         else:
             self._attach(name or "")
+        self._leaving = weakref.finalize(self, leave, self._store, os.getpid(), create)
 
     def _create(self, name: str) -> None:
         remove_abandoned()
@@ -77,6 +79,7 @@ class SingleWriterShmRingBuffer:
             eviction="none",
             granule=_granule_of(size),
         )
+        track(self._store.name)
         self._secret = secrets.token_bytes(self.AUTH_SECRET_BYTES)
         self._store.put_bytes(_SECRET, self._secret, meta=size)
         self.shared_memory = SharedSegment(name, size + self.DATA_OFFSET)
@@ -108,11 +111,11 @@ class SingleWriterShmRingBuffer:
 
     def close(self) -> None:
         """Leave. The memory goes with the last process that leaves. Idempotent."""
-        if hasattr(self, "_store"):
+        if hasattr(self, "_leaving"):  # it was made
             for staged in self._staged.values():
                 staged.abort()
             self._staged.clear()
-            self._store.close()
+            self._leaving()
 
     def __del__(self) -> None:
         self.close()

@@ -11,6 +11,9 @@ import multiprocessing
 import os
 
 from . import redirect, versions
+from .announcement import announce
+from .ends import end_soon, end_with_parent
+from .engine_errors import name_in_errors
 
 __all__ = ["general", "is_wanted", "platform"]
 
@@ -52,10 +55,11 @@ def general() -> None:
 
     rebound = rebind()
     redirect.install()
-    _log.info(
-        "Penstock is vLLM %s's message queue and object store in %s (pid %d)%s",
-        vllm.version,
-        multiprocessing.current_process().name,
-        os.getpid(),
-        f"; rebound: {', '.join(sorted(rebound))}" if rebound else "",
+    name_in_errors()
+    end_with_parent()
+    end_soon()
+    announce(
+        f"Penstock is vLLM {vllm.version}'s message queue and object store in "
+        f"{multiprocessing.current_process().name} (pid {os.getpid()})"
+        + (f"; rebound: {', '.join(sorted(rebound))}" if rebound else "")
     )

@@ -21,6 +21,7 @@ import shutil
 import sys
 import threading
 import time
+import weakref
 from collections import deque
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -28,7 +29,7 @@ from typing import Any
 
 from ... import BroadcastReader, BroadcastWriter, _core
 from ...errors import Cancelled, PeerDied, Timeout, UnsupportedType
-from . import group_queues, messages, rings
+from . import conversations, group_queues, leftovers, messages, rings
 from .arena import SLOT_BYTES, SLOTS, TensorArena
 from .events import heeding
 from .handles import Handle, NoRemoteReaders, SegmentHandle, SharedSegment, items_of
@@ -231,6 +232,8 @@ class MessageQueue:
             self.buffer = ShmRingBuffer(n_local_reader, max_chunk_bytes, max_chunks)
             self._writer = self.buffer.writer
             assert self._writer is not None
+            leftovers.track(self._writer.name)
+            self._leave_when_collected(self._writer)
             self._spin_condition = SpinCondition(False, self._writer)
             if enable_shm_tensor_arena:
                 name = self.buffer.shared_memory.name
@@ -254,8 +257,14 @@ class MessageQueue:
         self._spin_condition = None
         self._is_ready = False
         self._early: deque[Any] = deque()  # received by wait_until_ready()
+        self._leaving: Callable[[], Any] = lambda: None
         self._lost: PeerDied | None = None  # a writer can't go on without a reader
+        self._beside: Callable[[], PeerDied | None] | None = None  # of a reader that awaits answers
+        self._is_beside_known = False
         self._looked = 0.0
+
+    def _leave_when_collected(self, side: BroadcastReader | BroadcastWriter) -> None:
+        self._leaving = weakref.finalize(self, leftovers.leave, side, os.getpid(), self._is_writer)
 
     def _handle_of(self, local_reader_ranks: list[int]) -> Handle:
         if self.buffer is None:
@@ -266,9 +275,7 @@ class MessageQueue:
             buffer_handle=SegmentHandle(self.buffer.handle()),
             local_subscribe_addr=address,
             local_notify_addr=address,
-            tensor_arena_handle=(
-                None if self.tensor_arena is None else SegmentHandle(self.tensor_arena.handle())
-            ),
+            tensor_arena_handle=None if self.tensor_arena is None else self.tensor_arena.handle(),
         )
 
     def export_handle(self) -> Handle:
@@ -293,11 +300,12 @@ class MessageQueue:
         self.buffer = ShmRingBuffer(*items_of(handle.buffer_handle, "MessageQueue"))
         self.local_reader_rank = handle.local_reader_ranks.index(rank)
         self._reader = rings.attach(self.buffer.shared_memory.name, self.local_reader_rank)
+        self._leave_when_collected(self._reader)
         self._receive = self._reader.recv
         self._is_local_reader = True
         self._spin_condition = SpinCondition(True, self._reader)
         if handle.tensor_arena_handle is not None:
-            self.tensor_arena = TensorArena(*items_of(handle.tensor_arena_handle, "tensor arena"))
+            self.tensor_arena = TensorArena(*handle.tensor_arena_handle)
             self._receive = functools.partial(self.tensor_arena.receive, self._reader)
         return self
 
@@ -323,6 +331,7 @@ class MessageQueue:
             self._send(messages.READY, None)
             self.buffer.signals += 1
             self._is_ready = True
+            conversations.asks_others(writer)
         elif self._receive is not None and not self._is_ready:
             message = self._until_done(self._receive, None)
             self._is_ready = True
@@ -340,9 +349,7 @@ class MessageQueue:
         """Leave: readers get what was sent, then Closed. Done also when the queue is collected, and
         when the process ends."""
         self.shutdown()
-        for side in (self._writer, self._reader):
-            if side is not None:
-                side.close()
+        self._leaving()
 
     # --- objects ---------------------------------------------------------------------------------
 
@@ -509,6 +516,8 @@ class MessageQueue:
             seconds = interval
         patience: Patience | None = None
         while True:
+            if self._is_ready and self._reader is not None:
+                seconds = self._until_next_look(self._reader, seconds)
             try:
                 return _core.run_cancellable(cancelled, functools.partial(attempt, seconds))
             except Cancelled:
@@ -523,7 +532,19 @@ class MessageQueue:
                     self._warn(interval, patience)
                 if patience.is_over():
                     raise
+                if self._beside is not None and (death := self._beside()) is not None:
+                    raise death from None
             seconds = patience.seconds()
+
+    def _until_next_look(self, reader: BroadcastReader, seconds: float | None) -> float | None:
+        """At most that long may a reader wait before it looks for deaths beside its writer's."""
+        if not self._is_beside_known:
+            self._beside = conversations.deaths_beside(reader)
+            self._is_beside_known = True
+        if self._beside is None:
+            return seconds
+        look = conversations.LOOK_SECONDS
+        return look if seconds is None else min(seconds, look)
 
     def _warn(self, interval: float, patience: Patience) -> None:
         side = self._writer or self._reader

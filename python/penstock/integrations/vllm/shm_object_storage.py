@@ -3,7 +3,8 @@
 The writer puts objects under keys, and hands out addresses, ids and signatures; each reader gets an
 object with these, and that is its acknowledgement. An object that all readers have read as often as
 it was handed out may make room for others, oldest first; one that some reader never read blocks
-only itself. There is no lock: a reader that dies holds up no other.
+only itself, and one that is touched also those that are younger. There is no lock: a reader that
+dies holds up no other.
 """
 
 from __future__ import annotations
@@ -164,14 +165,20 @@ class SingleWriterShmObjectStorage:
             self._touched.clear()
 
     def free_unused(self) -> None:
-        """Frees twice the largest object's bytes of what all readers have read, oldest first."""
+        """Frees twice the largest object's bytes of what all readers have read, oldest first, up to
+        the oldest that is touched: what a request is about to use is no reason to drop the rest."""
         with self._lock:
             self._free_unused()
 
     def _free_unused(self) -> int:
-        freed = list(
-            self.ring_buffer.free_buf(self.default_is_free_check, 2 * self.max_object_size)
-        )
+        is_behind_a_touched_one = False
+
+        def is_free(id: int, buf: memoryview) -> bool:
+            nonlocal is_behind_a_touched_one
+            is_behind_a_touched_one = is_behind_a_touched_one or id in self._touched
+            return not is_behind_a_touched_one and self.default_is_free_check(id, buf)
+
+        freed = list(self.ring_buffer.free_buf(is_free, 2 * self.max_object_size))
         for number in freed:
             del self.key_index[self.id_index.pop(number)]
             del self.writer_flag[number]
