@@ -103,7 +103,7 @@ def outcomes(modules: str, folder: Path) -> dict[str, str]:
     report = folder / "report.xml"
     command = [sys.executable, "-m", "pytest", "-q", "-p", "no:cacheprovider"]
     command += ["-p", "own_conftest", "-c", os.devnull, "--rootdir", str(TESTS), "--noconftest"]
-    command += ["--import-mode=importlib", f"--junitxml={report}", "--timeout=300"]
+    command += [f"--junitxml={report}", "--timeout=300"]
     command += ["-o", "asyncio_default_fixture_loop_scope=function"]
     command += [str(TESTS / file) for file in FILES]
     done = subprocess.run(
