@@ -69,8 +69,9 @@ def modules() -> list[Modules]:
 class Bench:
     """One run: its contenders, its records, and how much it does."""
 
-    def __init__(self, quick: bool) -> None:
+    def __init__(self, quick: bool, turns: int) -> None:
         self.quick = quick
+        self.turns = range(turns)
         self.contenders = modules()
         self.ping_pong = PingPong()
         self.records: Records = []
@@ -78,9 +79,6 @@ class Bench:
     def record(self, part: str, who: str, **fields: Any) -> None:
         self.records.append({"part": part, "who": who, **fields})
         print_record(f"vllm_{part}", who, **fields)
-
-    def turns(self) -> range:
-        return range(1 if self.quick else 3)
 
 
 # --- messages ----------------------------------------------------------------------------------
@@ -134,7 +132,7 @@ def one_size(bench: Bench, readers: int, size: str, nbytes: int) -> None:
     shares: dict[str, list[float]] = {one.name: [] for one in bench.contenders}
     rates: dict[str, list[float]] = {one.name: [] for one in bench.contenders}
     moments = []
-    for _ in bench.turns():
+    for _ in bench.turns:
         moments.append(bench.ping_pong.play())
         for one in bench.contenders:
             with Crew(one, readers) as crew:
@@ -167,7 +165,7 @@ def calls(bench: Bench) -> None:
         turns: dict[str, list[list[int]]] = {one.name: [] for one in bench.contenders}
         shares: dict[str, list[float]] = {one.name: [] for one in bench.contenders}
         moments = []
-        for _ in bench.turns():
+        for _ in bench.turns:
             moments.append(bench.ping_pong.play())
             for one in bench.contenders:
                 with Crew(one, 2, answers=True) as crew:
@@ -221,7 +219,7 @@ def idle(bench: Bench) -> None:
     """Processor time of four readers after a message, in the first second and in the next three."""
     for one in bench.contenders:
         first, next_three = [], []
-        for _ in bench.turns():
+        for _ in bench.turns:
             with Crew(one, 4) as crew:
                 read = processor_of(crew.children)
                 crew.one_way(payload(100))
@@ -370,8 +368,8 @@ PARTS: dict[str, Callable[[Bench], None]] = {
 }
 
 
-def run(quick: bool, only: list[str], output: Path | None) -> None:
-    bench = Bench(quick)
+def run(quick: bool, turns: int, only: list[str], output: Path | None) -> None:
+    bench = Bench(quick, turns)
     began = time.monotonic()
     with open("/proc/loadavg") as file:
         print_record("vllm_machine", PING_PONG, load=file.read().split()[0], cores=os.cpu_count())
@@ -388,10 +386,12 @@ def run(quick: bool, only: list[str], output: Path | None) -> None:
 def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--quick", action="store_true")
+    parser.add_argument("--turns", type=int, default=2)
     parser.add_argument("--json", type=Path)
     parser.add_argument("--only", nargs="*", choices=PARTS, default=[])
     arguments = parser.parse_args()
-    return run_guarded(1800, lambda: run(arguments.quick, arguments.only, arguments.json))
+    turns = 1 if arguments.quick else arguments.turns
+    return run_guarded(1800, lambda: run(arguments.quick, turns, arguments.only, arguments.json))
 
 
 if __name__ == "__main__":
