@@ -9,6 +9,7 @@
 #include <sys/wait.h>
 #include <unistd.h>
 
+#include <algorithm>
 #include <array>
 #include <atomic>
 #include <chrono>
@@ -428,6 +429,33 @@ TEST_F(WatcherTest, AskAllWaitsReachesAWaitThatIsAwake) {
     other.closing.cancel();
 }
 
+// Threads of this process that are a watcher's and have the ordinary policy, with all signals
+// blocked.
+unsigned watchers_apart() {
+    unsigned watchers = 0;
+    for (const auto& entry : std::filesystem::directory_iterator("/proc/self/task")) {
+        std::string name;
+        std::getline(std::ifstream(entry.path() / "comm"), name);
+        const bool is_ordinary =
+            ::sched_getscheduler(std::stoi(entry.path().filename())) == SCHED_OTHER;
+        if (name != "penstock-watch" || !is_ordinary) continue;
+        std::ifstream status(entry.path() / "status");
+        std::string word;
+        while (word != "SigBlk:" && status >> word) {
+        }
+        status >> word;
+        const unsigned long long blocked = std::stoull(word, nullptr, 16);
+        const std::array signals{SIGINT, SIGTERM, SIGUSR1, SIGCHLD, SIGALRM};
+        if (std::ranges::all_of(signals, [blocked](int signal) {
+                return (blocked >> static_cast<unsigned>(signal - 1) & 1U) != 0;
+            })) {
+            ++watchers;
+        }
+    }
+    return watchers;
+}
+
+// The thread sets itself up while the wait goes on.
 TEST_F(WatcherTest, ItsThreadInheritsNoPolicyAndTakesNoSignals) {
     Child child([] {
         const sched_param ordinary{};
@@ -436,24 +464,7 @@ TEST_F(WatcherTest, ItsThreadInheritsNoPolicyAndTakesNoSignals) {
         sign((*slots)[0]);
         Waiter waiter(*slots);
         waiter.prepare();
-        unsigned watchers = 0;
-        for (const auto& entry : std::filesystem::directory_iterator("/proc/self/task")) {
-            std::string name;
-            std::getline(std::ifstream(entry.path() / "comm"), name);
-            if (name != "penstock-watch") continue;
-            ++watchers;
-            require(::sched_getscheduler(std::stoi(entry.path().filename())) == SCHED_OTHER);
-            std::ifstream status(entry.path() / "status");
-            std::string word;
-            while (word != "SigBlk:" && status >> word) {
-            }
-            status >> word;
-            const unsigned long long blocked = std::stoull(word, nullptr, 16);
-            for (const int signal : {SIGINT, SIGTERM, SIGUSR1, SIGCHLD, SIGALRM}) {
-                require((blocked >> static_cast<unsigned>(signal - 1) & 1U) != 0);
-            }
-        }
-        require(watchers == 1);
+        await([] { return watchers_apart() == 1; });
     });
     const int outcome = child.wait();
     if (outcome == test::kCannotRefuse) GTEST_SKIP() << "the policy can't be chosen here";
