@@ -12,7 +12,7 @@
 #include <string>
 #include <string_view>
 
-#include "bench/cpp/common/clock.hpp"
+#include "bench/cpp/common/failure.hpp"
 
 namespace penstock::bench {
 
@@ -24,12 +24,6 @@ public:
 
     void put(std::string_view key, std::span<const std::byte> bytes) {
         run<3>({"SET", key, {reinterpret_cast<const char*>(bytes.data()), bytes.size()}});
-    }
-    // The bytes lie where they are sent from: nothing else is to be done.
-    Ticks put_in_place(std::string_view key, std::span<const std::byte> bytes) {
-        const Ticks begin = ticks();
-        put(key, bytes);
-        return ticks() - begin;
     }
     // Valid until the next call.
     std::span<const std::byte> get(std::string_view key) {
