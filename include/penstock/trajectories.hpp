@@ -99,7 +99,8 @@ struct TrajectoryOptions {
     EndsWith ends_with = EndsWith::Creator;              // whose close() ends the stream
     WaitPolicy waiting = WaitPolicy::Balanced;           // for groups, room and credit
     // How many versions a group may be older than the policy it is used for. At most (max_staleness
-    // + 1) batches are in progress.
+    // + 1) batches are in progress, and those that a trainer has not acknowledged while another one
+    // waited a second for credit.
     std::uint64_t max_staleness = kUnlimited;
     MemoryOptions memory = {};
     // A second user, besides this process's own, whose abandoned segment of that name may be

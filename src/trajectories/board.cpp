@@ -196,6 +196,18 @@ Board::Appetite Board::appetite() const {
     return appetite;
 }
 
+std::vector<Board::Unacknowledged> Board::with_other_trainers() const {
+    std::vector<Unacknowledged> groups;
+    for (std::uint64_t index = 0; index < view_.shape().slots; ++index) {
+        const layout::QueueSlot& slot = view_.slot(index);
+        const std::uint64_t word = load_acquire(slot.word);
+        const layout::SlotWord decoded = layout::decode_slot(word);
+        if (decoded.state != SlotState::Taken || decoded.owner == core_->self) continue;
+        groups.push_back({index, word, layout::decode_tag(load_relaxed(slot.tag)).sequences});
+    }
+    return groups;
+}
+
 // A writer announces its request, then takes the census: of two writers at once at least one sees
 // the other, and a request that is seen counts as granted. If both see each other, the one in the
 // lower slot looks again; the other withdraws and gets no credit, although there may be room: it is

@@ -76,6 +76,16 @@ public:
     };
     [[nodiscard]] Appetite appetite() const;
 
+    // A group in a batch of another trainer, which has not acknowledged it.
+    struct Unacknowledged {
+        std::uint64_t slot = 0;
+        std::uint64_t word = 0;  // of the slot: another one for every delivery
+        std::uint64_t sequences = 0;
+        bool operator==(const Unacknowledged&) const = default;
+    };
+    // Of all trainers but the caller's own; in the order of slots.
+    [[nodiscard]] std::vector<Unacknowledged> with_other_trainers() const;
+
 private:
     // Work in progress and the environments that count, at one moment.
     struct Census {

@@ -46,7 +46,8 @@ struct alignas(kApart) BoardState {
     std::atomic<std::uint64_t> max_staleness;
     std::atomic<std::uint64_t> next_env_id;
     // 0, or kStuck + sequences that don't count against the window; parts by weight don't count
-    // then either. Set by a trainer when nothing runs and the waiting groups make no batch.
+    // then either. Set by a trainer when nothing runs and the waiting groups make no batch, or when
+    // another trainer's batch fills the window.
     std::atomic<std::uint64_t> shortage;
     std::atomic<std::uint64_t> batches;  // for people, as are the next ones; relaxed
     std::atomic<std::uint64_t> groups;

@@ -259,31 +259,57 @@ private:
     // would wait for each other. If no rollout runs, and some living writer gets no credit, parts
     // by weight don't count until a batch is formed; if that does not suffice, waiting groups don't
     // count either. A pause between two rollouts is no such case: the search waits for a writer
-    // that has credit. An environment that has credit and does not use it, a batch that is not
-    // acknowledged, or a writer stopped while asking delays the others by kStuckPatience at most.
+    // that has credit. An environment that has credit and does not use it, and a writer stopped
+    // while asking, delay a batch by kStuckPatience at most; a batch that another trainer does not
+    // acknowledge delays all later ones together by so much.
     // Only the first trainer in line does this: later ones lack the same groups.
     void allow_more_if_stuck() {
         const Board& board = state_->board;
         if (has_news() || !board.is_idle()) return forget_stuck();
-        const std::uint64_t sequences = queued_sequences();
-        if (sequences == 0) return forget_stuck();
+        const std::uint64_t waiting = queued_sequences();
+        std::vector<Board::Unacknowledged> beside = board.with_other_trainers();
+        if (waiting == 0 && beside.empty()) return forget_stuck();
         const Board::Appetite appetite = board.appetite();
         // After the sums: what was begun before them still runs, or was put and is found here.
         if (!appetite.has_refused || !board.is_idle() || has_news()) return forget_stuck();
+        const bool is_late = is_stuck_for_long(waiting, beside);
+        if (is_late) state_->overdue = std::move(beside);
+        const std::uint64_t overdue = overdue_sequences();
+        const bool is_all_seen = appetite.on_the_way == waiting + overdue;
+        const bool is_helpless = waiting != 0 && is_all_seen && !appetite.has_room;
+        const std::uint64_t known = load_relaxed(board.state().shortage);
+        allow(is_helpless || is_late ? layout::kStuck + overdue + waiting
+                                     : std::max(known, layout::kStuck + overdue));
+    }
+
+    // Whether nothing but more credit could help for kStuckPatience, and nothing has changed.
+    bool is_stuck_for_long(std::uint64_t waiting,
+                           const std::vector<Board::Unacknowledged>& beside) {
         const std::int64_t now = os::coarse_ns();
-        if (state_->stuck_since == 0 || state_->stuck_with != sequences) {
+        if (state_->stuck_since == 0 || state_->stuck_with != waiting ||
+            state_->stuck_beside != beside) {
             state_->stuck_since = now;
-            state_->stuck_with = sequences;
+            state_->stuck_with = waiting;
+            state_->stuck_beside = beside;
         }
-        const bool is_all_seen = appetite.on_the_way == sequences;
-        const bool is_helpless = is_all_seen && !appetite.has_room;
-        const bool is_late = now - state_->stuck_since > kStuckPatience;
-        auto& shortage = state_->board.state().shortage;
-        const std::uint64_t known = load_relaxed(shortage);
-        const std::uint64_t wanted =
-            is_helpless || is_late ? layout::kStuck + sequences : std::max(known, layout::kStuck);
-        if (known == wanted) return;
-        store_release(shortage, wanted);
+        return now - state_->stuck_since > kStuckPatience;
+    }
+
+    // Forgets what has been acknowledged, or is with another trainer now.
+    std::uint64_t overdue_sequences() {
+        const std::vector<Board::Unacknowledged> beside = state_->board.with_other_trainers();
+        std::erase_if(state_->overdue, [&beside](const Board::Unacknowledged& group) {
+            return std::ranges::find(beside, group) == beside.end();
+        });
+        std::uint64_t sequences = 0;
+        for (const Board::Unacknowledged& group : state_->overdue) sequences += group.sequences;
+        return sequences;
+    }
+
+    void allow(std::uint64_t shortage) {
+        auto& allowed = state_->board.state().shortage;
+        if (load_relaxed(allowed) == shortage) return;
+        store_release(allowed, shortage);
         state_->board.credit_signal().notify();
     }
 

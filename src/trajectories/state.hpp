@@ -107,9 +107,14 @@ struct ReaderState : Accounts {
         std::uint64_t changes = 0;
     };
     std::optional<Fruitless> fruitless;  // what the last search saw, if it formed no batch
-    // Since when only more credit can help, and the sequences that waited then.
+    // Since when only more credit can help; the sequences that waited then, and the groups that
+    // other trainers had not acknowledged.
     std::int64_t stuck_since = 0;
     std::uint64_t stuck_with = 0;
+    std::vector<Board::Unacknowledged> stuck_beside;
+    // Those of other trainers' groups that once stayed unacknowledged for kStuckPatience, and still
+    // do: they don't count against the window.
+    std::vector<Board::Unacknowledged> overdue;
 };
 
 // Creates the queue of both sides. The returned core is not a producer yet.

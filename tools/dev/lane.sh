@@ -38,6 +38,9 @@ lane_work() {
     for at in "${!LANE_NAMES[@]}"; do
         lane_piece "$LANE_FOLDER/${LANE_NAMES[at]}" "${LANE_COMMANDS[at]}"
     done
+    # Until lane_end: if the lane ended earlier, its processor time would be added to that of the step
+    # that runs then.
+    sleep infinity
 }
 
 # lane_piece FILES COMMAND: leaves FILES.log, .skip (the reason if it was skipped) and, at its end,

@@ -227,6 +227,33 @@ TEST_F(TrajectoryTest, UnusedCreditDelaysOthersBriefly) {
     reader.discard();
 }
 
+// The other trainer may be stopped: its batch fills the window, and nothing waits in the queue.
+TEST_F(TrajectoryTest, ABatchThatStaysUnacknowledgedDelaysOthersOnce) {
+    auto slow = TrajectoryReader::create(name_, small_trajectories(0), 4);
+    auto reader = TrajectoryReader::attach(name_, 4);
+    auto writer = TrajectoryWriter::attach(name_, environment("a", 2));
+    std::thread source([&] {
+        for (std::int32_t number = 0; roll_out(writer, number, 2); ++number) {
+        }
+    });
+    auto kept = slow.next_batch({}, kLong);
+    ASSERT_TRUE(succeeds(kept));
+    EXPECT_TRUE(fails(reader.next_batch({}, Deadline::after(100ms)), ErrorCode::Timeout));
+    const auto next = [&] {
+        auto batch = reader.next_batch({}, kLong);
+        ASSERT_TRUE(succeeds(batch));
+        batch->ack(reader.version() + 1);
+    };
+    next();
+    const auto since = Clock::now();
+    for (int number = 0; number < 20; ++number) next();
+    EXPECT_LT(Clock::now() - since, 10s);  // not a second for each
+    EXPECT_EQ(reader.stats().queue.in_flight, 2U);
+    kept->ack(reader.version());
+    reader.end();
+    source.join();
+}
+
 TEST_F(TrajectoryTest, EveryThreadThatBeginsKeepsItsDeadline) {
     auto reader = TrajectoryReader::create(name_, small_trajectories(0), 4);
     auto writer = TrajectoryWriter::attach(name_, environment("a", 4));
