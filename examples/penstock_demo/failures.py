@@ -58,9 +58,11 @@ class Failures:
         )
 
     def is_short_of_a_reader(self) -> bool:
-        """The awaited replacement has not even attached."""
-        return self.awaits_replacement() and any(
-            _is_gone(reader) for reader in self._writer.readers()
+        """The awaited replacement has not even attached: it reports as soon as it has."""
+        oldest = time.monotonic() - _REPLACED_WITHIN
+        return any(
+            worker.orders.replaces and not worker.reports and worker.started_at > oldest
+            for worker in self._pool.living
         )
 
     def _dead(self) -> list[Worker]:

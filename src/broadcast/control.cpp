@@ -106,6 +106,11 @@ BroadcastReaderState describe_reader(const BroadcastView& view, const Participan
     const unsigned slot = layout::slot_of_rank(rank);
     BroadcastReaderState state;
     state.rank = rank;
+    // Before the gate: a reader that is replaced meanwhile shows its gate with its own death, or
+    // the successor's. A lock that was taken to reap the dead, or to replace them, is no reader's.
+    const bool is_announced = participants.is_announced(slot);
+    state.alive = is_announced && participants.life(slot) == Life::Alive &&
+                  !participants.has_janitor(slot);
     // Loads the reader's numbers before the writer's, so that no lag is negative.
     const std::uint64_t gate = load_acquire(line.gate);
     const std::uint64_t position = load_acquire(line.position);
@@ -120,9 +125,8 @@ BroadcastReaderState describe_reader(const BroadcastView& view, const Participan
         state.lag_bytes = published - std::min(published, position);
         state.lag_messages = sent - std::min(sent, released);
     }
-    if (participants.is_announced(slot)) {
+    if (is_announced) {
         const ParticipantText who = participants.text(slot);
-        state.alive = participants.life(slot) == Life::Alive;
         state.pid = who.pid;
         state.process = who.process;
         state.stopped = state.alive && os::is_stopped(who.pid, who.pid_namespace, who.start_time);

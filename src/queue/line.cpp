@@ -1,5 +1,8 @@
 #include "queue/line.hpp"
 
+#include <chrono>
+#include <utility>
+
 #include "os/clock.hpp"
 #include "os/crash_point.hpp"
 #include "segment/words/atomics.hpp"
@@ -21,6 +24,7 @@ void WaitingLine::join(std::uint64_t wanted) noexcept {
     store_release(own.request, joined_);
     PENSTOCK_CRASH_POINT("queue.line.requested");
     announce();
+    looked_at_ = os::monotonic_ns();
 }
 
 void WaitingLine::leave() noexcept {
@@ -86,7 +90,10 @@ void WaitingLine::watch() noexcept {
     layout::QueueParticipant& other = view_.participant(first.place);
     const std::uint64_t beats = load_relaxed(other.beats);
     const std::int64_t now = os::monotonic_ns();
-    if (watched_.other != first || watched_.beats != beats) {
+    // A waiting request that comes so late was itself absent, perhaps with the whole machine.
+    constexpr std::int64_t kLate = 2 * std::chrono::nanoseconds(kSlice).count();
+    const bool was_absent = joined_ != 0 && now - std::exchange(looked_at_, now) > kLate;
+    if (was_absent || watched_.other != first || watched_.beats != beats) {
         watched_ = {first, beats, now};
         return;
     }

@@ -75,6 +75,7 @@ private:
     std::uint64_t arrived_ = 0;  // encode_request() of the request that arrived last
     std::uint64_t joined_ = 0;   // the same while it is in the line, else 0
     Watched watched_;
+    std::int64_t looked_at_ = 0;  // when this request last looked, or joined
 };
 
 }  // namespace penstock::detail

@@ -495,9 +495,7 @@ def test_a_cancelled_wait_has_pinned_nothing(name):
 def test_messages_too_late_for_a_closed_loop_are_returned(queue):
     loop = asyncio.new_event_loop()
     task = loop.create_task(take(queue.get_many_async(4, min_items=2)))
-    loop.run_until_complete(asyncio.sleep(0.02))
-    waits = queue.stats().waits
-    assert waits > 0
+    loop.run_until_complete(until(lambda: queue.stats().waits > 0))
     loop.close()  # under the task, which is not cancelled
     queue.put_many([1, 2])
     # The thread gets them, or returns them: in the end they are queued, undelivered.

@@ -446,7 +446,7 @@ def test_a_deletion_that_never_reached_the_server_is_a_timeout(
 
     server.answer = answer
     server.url = server.url.replace("unix:", "unix://:secret@")
-    store = make(policy="write_through", request_timeout=0.05)
+    store = make(policy="write_through", request_timeout=1.0)
     store.put_bytes("x", b"value")
     greeted.set()
     with pytest.raises(penstock.Timeout):
@@ -479,11 +479,11 @@ def test_a_second_process_waits_as_long_as_the_fetch_may_take(
 
     def answer(words: redis.Words) -> redis.Answer:
         is_part = words[0] == b"GET" and b":p:" in words[1]
-        return [*([0.2] if is_part else []), *shelf.answer(words)]
+        return [*([1.0] if is_part else []), *shelf.answer(words)]
 
     server.answer = answer
-    first = make(request_timeout=0.4, part="64KiB")
-    tier = penstock.SecondTier(server.url, policy="read_only", request_timeout=0.4, part="64KiB")
+    first = make(request_timeout=2.0, part="64KiB")
+    tier = penstock.SecondTier(server.url, policy="read_only", request_timeout=2.0, part="64KiB")
     found: list[object] = []
     fetching = threading.Thread(target=lambda: found.append(first.get_copy("x", None)))
     with penstock.Store.attach(first.name, second_tier=tier) as second:
@@ -499,7 +499,7 @@ def test_another_participants_reservation_is_waited_for(
 ) -> None:
     shelf.values[b"o:x"] = redis.head_of(b"x", b"value")
     here = make()
-    hasty = penstock.SecondTier(server.url, policy="read_only", request_timeout=0.1)
+    hasty = penstock.SecondTier(server.url, policy="read_only", request_timeout=1.0)
     held = penstock.Store.attach(here.name).reserve("x", 5)
     with pytest.raises(penstock.Timeout):
         here.get("x", timeout=0.2)

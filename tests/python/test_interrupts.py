@@ -421,12 +421,34 @@ def test_creation_that_takes_memory_is_interrupted(name: str, create: Callable[.
 
 @pytest.mark.parametrize("number", SIGNALS)
 def test_a_signal_ends_a_pool_while_it_reserves_memory(name: str, number: int) -> None:
-    command = [sys.executable, "-m", "penstock.integrations.lmcache", name]
-    with running([*command, "--capacity", "1GiB", "--populate"]) as process:
-        eventually(lambda: shared_kib(process.pid) > 16 << 10)
-        process.send_signal(number)
-        code, said = end_of(process)
-    assert (code, said) == (exits.OK, "")  # it never served
+    outcome = run_script(
+        """
+        import os, sys, threading, time
+        from penstock.integrations.lmcache import __main__ as command, server
+        name, number = sys.argv.pop(1), int(sys.argv.pop(1))
+        sys.argv[1:] = [name, "--capacity", "1GiB", "--populate"]
+        create = server.Store.create
+
+        def shared_kib():
+            with open("/proc/self/status") as status:
+                return next(int(row.split()[1]) for row in status if row.startswith("RssShmem"))
+
+        def signal_itself():
+            while shared_kib() <= 16 << 10:
+                time.sleep(0.001)
+            os.kill(os.getpid(), number)
+
+        def create_and_be_told(*arguments, **options):
+            threading.Thread(target=signal_itself, daemon=True).start()
+            return create(*arguments, **options)
+
+        server.Store.create = create_and_be_told
+        command.main()
+        """,
+        name,
+        str(int(number)),
+    )
+    assert (outcome.returncode, outcome.stdout, outcome.stderr) == (0, "", "")  # it never served
     assert nothing_is_left(name)
 
 

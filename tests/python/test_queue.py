@@ -393,9 +393,13 @@ def test_ctrl_c_ends_a_wait(queue):
     main = threading.main_thread().ident
     assert main is not None
     timer = threading.Timer(0.05, signal.pthread_kill, (main, signal.SIGINT))
-    timer.start()
-    with pytest.raises(KeyboardInterrupt):
+
+    def get_and_be_told() -> None:
+        timer.start()
         queue.get()
+
+    with pytest.raises(KeyboardInterrupt):
+        get_and_be_told()
     timer.join()
 
 

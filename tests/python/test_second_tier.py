@@ -383,16 +383,16 @@ def test_a_server_that_comes_late_is_found(make: Make, server: RedisServer) -> N
 
 
 def test_a_server_that_hangs_blocks_no_caller(make: Make, server: RedisServer) -> None:
-    store = make(request_timeout=0.2, connect_timeout=0.2)
+    store = make(request_timeout=1.0, connect_timeout=1.0)
     with server.hanging():
         assert store.get_copy("nothing", None) is None  # costs the timeout
-        assert tier_stats(store).timeouts == 1
+        assert tier_stats(store).timeouts >= 1  # and the repair's
         begin = time.monotonic()
         for number in range(200):
             store.put(str(number), number)
             assert store.get_copy(str(number)) == number
             assert store.get_copy("nothing", None) is None
-        assert time.monotonic() - begin < 200 * 0.2 / 10  # less than one in ten waited
+        assert time.monotonic() - begin < 200 * 1.0 / 10  # less than one in ten waited
         assert tier_stats(store).skipped == 200
     assert store.flush(WITHIN) == NOTHING
     assert len(server.names()) == 200
@@ -922,7 +922,8 @@ def test_dropped_handles_leave_nothing(name: str, server: RedisServer) -> None:
             pass
         del store
         assert gone() is None
-        assert threads_here() == before
+        # A thread that has been joined leaves the list a moment later.
+        eventually(lambda: threads_here() == before)
         assert (kept == np.arange(1000)).all()
         del kept
         assert not Path(f"/dev/shm/penstock.{name}").exists()

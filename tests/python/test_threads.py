@@ -233,8 +233,8 @@ def test_ctrl_c_gets_out_of_wait_ready(name):
     with Broadcast.create(name, readers=1) as writer:
         ready = threading.Event()
         interrupter = interrupt_when(ready.is_set)
-        ready.set()
         with pytest.raises(KeyboardInterrupt):
+            ready.set()
             writer.wait_ready()
         assert time.monotonic() - interrupter.outcome() < SOON
 
@@ -242,8 +242,8 @@ def test_ctrl_c_gets_out_of_wait_ready(name):
 def test_ctrl_c_gets_out_of_attach(name):
     ready = threading.Event()
     interrupter = interrupt_when(ready.is_set)
-    ready.set()
     with pytest.raises(KeyboardInterrupt):
+        ready.set()
         Broadcast.attach(name, rank=0, timeout=None)
     assert time.monotonic() - interrupter.outcome() < SOON
 
@@ -254,8 +254,8 @@ def test_ctrl_c_gets_out_of_waiting_for_ones_turn(pair):
     eventually(lambda: reader.stats().waits > 0)
     ready = threading.Event()
     interrupter = interrupt_when(ready.is_set)
-    ready.set()
     with pytest.raises(KeyboardInterrupt):
+        ready.set()
         reader.recv()
     assert time.monotonic() - interrupter.outcome() < SOON
     writer.send("for the holder")

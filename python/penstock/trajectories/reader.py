@@ -64,7 +64,8 @@ class TrajectoryReader(_core.TrajectoryReader):
         waiting groups and those being trained on: a group that is done in turn is never more than
         ``max_staleness`` versions old when it is used. A batch that another trainer does not
         acknowledge, being slow or stopped, counts no longer once a trainer has waited a second for
-        credit beside it. None: credit for as many groups as there are ``slots``. ``capacity`` bounds the bytes of the groups that wait or are being used.
+        credit beside it. None: credit for as many groups as there are ``slots``. ``capacity``
+        bounds the bytes of the groups that wait or are being used.
 
         ``max_tokens`` bounds the length of a sequence: writers refuse to put longer ones
         (TooLarge), and a group with one that is in the queue already becomes a dead letter.

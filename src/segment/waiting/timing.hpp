@@ -20,9 +20,10 @@ inline constexpr int kGrowthOfSlices = 4;
 inline constexpr std::chrono::milliseconds kSliceBeforeWatcher{5};
 
 // How long a report of a death waits to learn how the process ended: for the end of a process that
-// has closed its descriptors, and for the watcher's note. Microseconds if they run at all.
+// has closed its descriptors, which may never come; and for the watcher's note of a process that
+// has ended, which is certain to come. Microseconds if they run at all.
 inline constexpr std::chrono::milliseconds kEndPatience{20};
-inline constexpr std::chrono::milliseconds kNotePatience{50};
+inline constexpr std::chrono::milliseconds kNotePatience{1000};
 
 // In nanoseconds, for loops that read the monotonic clock.
 //

@@ -146,13 +146,12 @@ TEST_F(QueueDeathTest, ASleepingConsumerGetsTheMessagesOfTheDead) {
     ASSERT_TRUE(succeeds(put(queue, 1)));
     const Doomed doomed(name_, taking(2));
     Gate parked;
-    Shared<std::chrono::steady_clock::time_point> death;
-    Shared<std::chrono::nanoseconds> span;
+    Shared<std::chrono::steady_clock::time_point> noticed;
     Child consumer([&] {
         Queue own = Queue::attach(name_, QueueRole::Consumer);
         parked.open();
         Result<Delivery> first = own.take(kLong);
-        *span = std::chrono::steady_clock::now() - *death;
+        *noticed = std::chrono::steady_clock::now();
         require(first.is_ok() && first->is_redelivered() && first->deliveries() == 2);
         require(static_cast<bool>(is_message(first->bytes(), 0, kInBlock)));
         first->ack();
@@ -160,12 +159,10 @@ TEST_F(QueueDeathTest, ASleepingConsumerGetsTheMessagesOfTheDead) {
     });
     parked.pass();
     consumer.await_sleep();
-    *death = std::chrono::steady_clock::now();
-    doomed.kill();
+    doomed.kill();  // and waits until it is dead
+    const auto death = std::chrono::steady_clock::now();
     ASSERT_EQ(consumer.wait(), 0);
-    if (!trust::kIsSanitized) {
-        EXPECT_LT(*span, 100ms);
-    }
+    EXPECT_LT(*noticed - death, 1s);  // on a loaded machine; tests of the watcher look closer
     EXPECT_TRUE(is_empty(queue));
     EXPECT_EQ(queue.stats().held_bytes, 0U);
     EXPECT_EQ(queue.stats().deaths, 1U);

@@ -134,7 +134,7 @@ TEST_F(WaitingLineTest, AWaitYieldsNoLessThanATry) {
 TEST_F(WaitingLineTest, TheLongerWaitingGetGoesFirst) {
     Queue queue = Queue::create(name_, small_queue(8));
     const auto single = consumer_of(name_, 1, 0);
-    single->await_sleep();
+    await([&] { return queue.stats().waits > 0; });  // after its arrival
     const auto several = consumer_of(name_, 3, 1);
     await_requests(queue, 1);
     put_many(queue, 0, 1);

@@ -252,6 +252,7 @@ TEST_F(TrajectoryTest, ABatchThatStaysUnacknowledgedDelaysOthersOnce) {
     kept->ack(reader.version());
     reader.end();
     source.join();
+    reader.discard();
 }
 
 TEST_F(TrajectoryTest, EveryThreadThatBeginsKeepsItsDeadline) {

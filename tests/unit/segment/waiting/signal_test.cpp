@@ -242,7 +242,7 @@ TEST_F(MeteredTest, ASpinIsWonOrEndsAsleep) {
     EXPECT_EQ(costs().slept, 0U);
     EXPECT_GT(costs().spun, 0U);
     EXPECT_LT(costs().spun, 100 * kMicrosecond);
-    EXPECT_EQ(wait(budget(WaitPolicy::Balanced), 1ms, kNever), WaitEnd::Timeout);
+    EXPECT_EQ(wait(budget(WaitPolicy::Balanced), kLong, kNever, 1), WaitEnd::PeerGone);
     EXPECT_EQ(costs().spins_won, 2U);
     EXPECT_EQ(costs().slept, 1U);
 }
@@ -254,7 +254,7 @@ TEST_F(MeteredTest, AWaitOfSeveralSleepsCountsOnce) {
 }
 
 TEST_F(MeteredTest, TheFrugalSleepAtOnce) {
-    EXPECT_EQ(wait(budget(WaitPolicy::Frugal), 1ms, kNever), WaitEnd::Timeout);
+    EXPECT_EQ(wait(budget(WaitPolicy::Frugal), kLong, kNever, 1), WaitEnd::PeerGone);
     EXPECT_EQ(costs().spun, 0U);
     EXPECT_EQ(costs().slept, 1U);
 }
