@@ -109,8 +109,8 @@ BroadcastReaderState describe_reader(const BroadcastView& view, const Participan
     // Before the gate: a reader that is replaced meanwhile shows its gate with its own death, or
     // the successor's. A lock that was taken to reap the dead, or to replace them, is no reader's.
     const bool is_announced = participants.is_announced(slot);
-    state.alive = is_announced && participants.life(slot) == Life::Alive &&
-                  !participants.has_janitor(slot);
+    state.alive =
+        is_announced && participants.life(slot) == Life::Alive && !participants.has_janitor(slot);
     // Loads the reader's numbers before the writer's, so that no lag is negative.
     const std::uint64_t gate = load_acquire(line.gate);
     const std::uint64_t position = load_acquire(line.position);
