@@ -23,7 +23,7 @@ class Run:
     tokens: list[list[list[int]]]  #: of each turn and prompt
     seconds: list[float]
     workers_seconds: list[float]
-    paced_processors: float  #: in use by the workers at some 50 steps a second
+    paced_processors: dict[str, float]  #: in use by the workers, by steps a second
     segments: list[str]
     log: str
     left: list[str]  #: in /dev/shm, after it has ended

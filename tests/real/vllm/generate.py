@@ -18,7 +18,7 @@ from typing import Any
 from environment import ENGINE
 
 TOKENS = 60
-PACED, STEPS_PER_SECOND = 250, 50
+PACES = {50: 250, 5: 50}  # steps a second, and how many
 
 
 def text_prompts() -> list[Any]:
@@ -58,12 +58,12 @@ def answer(engine: Any, prompts: list[Any], tokens: int) -> list[list[int]]:
     return [list(one.outputs[0].token_ids) for one in answers]
 
 
-def paced(engine: Any, prompts: list[Any]) -> float:
-    """Processors that the workers use at some 50 steps a second: a request of one token each."""
+def paced(engine: Any, prompts: list[Any], rate: int) -> float:
+    """Processors that the workers use at that many steps a second: a request of one token each."""
     answer(engine, prompts, 1)
     began, used = time.monotonic(), workers_seconds()
-    for step in range(PACED):
-        time.sleep(max(0.0, began + step / STEPS_PER_SECOND - time.monotonic()))
+    for step in range(PACES[rate]):
+        time.sleep(max(0.0, began + step / rate - time.monotonic()))
         answer(engine, prompts, 1)
     return (workers_seconds() - used) / (time.monotonic() - began)
 
@@ -88,7 +88,8 @@ def main() -> int:
         found["tokens"].append(answer(engine, prompts, TOKENS))
         found["seconds"].append(time.monotonic() - began)
         found["workers_seconds"].append(workers_seconds() - used)
-    found["paced_processors"] = 0.0 if arguments.images else paced(engine, prompts[:1])
+    rates = [] if arguments.images else PACES
+    found["paced_processors"] = {str(rate): paced(engine, prompts[:1], rate) for rate in rates}
     found["segments"] = sorted(os.listdir("/dev/shm"))
     arguments.output.write_text(json.dumps(found))
     return 0

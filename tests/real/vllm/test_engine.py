@@ -32,8 +32,12 @@ def test_text(llama: Path, tmp_path_factory: pytest.TempPathFactory) -> None:
     assert len({tuple(one) for one in ours.tokens[0]}) == 8, "each prompt has its own answer"
     check_penstock_was_used(ours)
     print(f"seconds for 480 tokens: {theirs.seconds} with vLLM's modules, {ours.seconds}")
-    print(f"processors at 50 steps/s: {theirs.paced_processors:.3f}, {ours.paced_processors:.3f}")
-    assert ours.paced_processors < theirs.paced_processors / 2, "readers sleep between steps"
+    for rate, processors in theirs.paced_processors.items():
+        print(f"processors at {rate} steps/s: {processors:.3f}, {ours.paced_processors[rate]:.3f}")
+    # At 50 the workers' own work takes all of the time between two steps, where a processor needs
+    # 12 ms for each: then there is no wait to compare.
+    assert ours.paced_processors["50"] < 1.1 * theirs.paced_processors["50"]
+    assert ours.paced_processors["5"] < theirs.paced_processors["5"] / 5, "readers sleep"
 
 
 @pytest.fixture(scope="module")
