@@ -51,19 +51,19 @@ class Failures:
 
     def awaits_replacement(self) -> bool:
         """A replacement is on its way, and still in time."""
-        oldest = time.monotonic() - _REPLACED_WITHIN
-        return any(
-            worker.orders.replaces and not worker.has_steps and worker.started_at > oldest
-            for worker in self._pool.living
-        )
+        return any(not worker.has_steps for worker in self._replacements_in_time())
 
     def is_short_of_a_reader(self) -> bool:
         """The awaited replacement has not even attached: it reports as soon as it has."""
+        return any(not worker.reports for worker in self._replacements_in_time())
+
+    def _replacements_in_time(self) -> list[Worker]:
         oldest = time.monotonic() - _REPLACED_WITHIN
-        return any(
-            worker.orders.replaces and not worker.reports and worker.started_at > oldest
+        return [
+            worker
             for worker in self._pool.living
-        )
+            if worker.orders.replaces and worker.started_at > oldest
+        ]
 
     def _dead(self) -> list[Worker]:
         gone = [reader.rank for reader in self._writer.readers() if _is_gone(reader)]

@@ -267,14 +267,14 @@ private:
         const Board& board = state_->board;
         if (has_news() || !board.is_idle()) return forget_stuck();
         const std::uint64_t waiting = queued_sequences();
-        std::vector<Board::Unacknowledged> beside = board.with_other_trainers();
+        const std::vector<Board::Unacknowledged> beside = board.with_other_trainers();
         if (waiting == 0 && beside.empty()) return forget_stuck();
         const Board::Appetite appetite = board.appetite();
         // After the sums: what was begun before them still runs, or was put and is found here.
         if (!appetite.has_refused || !board.is_idle() || has_news()) return forget_stuck();
         const bool is_late = is_stuck_for_long(waiting, beside);
-        if (is_late) state_->overdue = std::move(beside);
-        const std::uint64_t overdue = overdue_sequences();
+        if (is_late) state_->overdue = beside;
+        const std::uint64_t overdue = overdue_sequences(beside);
         const bool is_all_seen = appetite.on_the_way == waiting + overdue;
         const bool is_helpless = waiting != 0 && is_all_seen && !appetite.has_room;
         const std::uint64_t known = load_relaxed(board.state().shortage);
@@ -296,8 +296,7 @@ private:
     }
 
     // Forgets what has been acknowledged, or is with another trainer now.
-    std::uint64_t overdue_sequences() {
-        const std::vector<Board::Unacknowledged> beside = state_->board.with_other_trainers();
+    std::uint64_t overdue_sequences(const std::vector<Board::Unacknowledged>& beside) {
         std::erase_if(state_->overdue, [&beside](const Board::Unacknowledged& group) {
             return std::ranges::find(beside, group) == beside.end();
         });

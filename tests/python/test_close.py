@@ -13,7 +13,7 @@ from typing import Any
 
 import numpy as np
 import pytest
-from peers import eventually, needs_a_mount, with_own_shm
+from peers import eventually, needs_a_mount, threads_here, with_own_shm
 
 import penstock
 from penstock.integrations.atropos import ZeroCopySHMBuffer
@@ -323,12 +323,11 @@ def test_a_second_tier_leaves_no_connection(name):
     with socket.create_server(("127.0.0.1", 0)) as server:
         port = server.getsockname()[1]
         descriptors = len(os.listdir("/proc/self/fd"))
-        threads = len(os.listdir("/proc/self/task"))
+        threads = threads_here()
         second_tier = penstock.SecondTier(
             f"redis://127.0.0.1:{port}", connect_timeout=0.1, request_timeout=0.1
         )
         own = penstock.Store.create(name, capacity="1MiB", second_tier=second_tier)
         own.close(timeout=0)
         assert len(os.listdir("/proc/self/fd")) == descriptors
-        # A thread that has been joined leaves the list a moment later.
-        eventually(lambda: len(os.listdir("/proc/self/task")) == threads)
+        eventually(lambda: threads_here() == threads)

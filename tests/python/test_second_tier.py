@@ -24,7 +24,7 @@ from typing import Any
 import numpy as np
 import pytest
 from mappings import access_at
-from peers import WITHIN, eventually, needs_a_mount, run_script
+from peers import WITHIN, eventually, needs_a_mount, run_script, threads_here
 from redis_server import RedisServer, why_no_server
 
 import penstock
@@ -905,10 +905,6 @@ def test_a_forked_child_does_not_wait_for_a_server_that_hangs(
         assert os.waitpid(pid, 0)[1] == 0
 
 
-def threads_here() -> int:
-    return len(list(Path("/proc/self/task").iterdir()))
-
-
 def test_dropped_handles_leave_nothing(name: str, server: RedisServer) -> None:
     before = threads_here()
     for _ in range(2):
@@ -922,7 +918,6 @@ def test_dropped_handles_leave_nothing(name: str, server: RedisServer) -> None:
             pass
         del store
         assert gone() is None
-        # A thread that has been joined leaves the list a moment later.
         eventually(lambda: threads_here() == before)
         assert (kept == np.arange(1000)).all()
         del kept
