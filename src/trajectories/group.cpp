@@ -127,6 +127,7 @@ private:
             return refuse("begun", "is no version");
         }
         group_.begun = static_cast<std::uint64_t>(token.integer);
+        has_begun_ = true;
         return Status::ok();
     }
 
@@ -229,6 +230,7 @@ private:
             Status status = compare(static_cast<Column>(at), *group_.columns[at], tokens);
             if (!status) return status;
         }
+        if (!has_begun_) return refuse("begun", "is missing");
         if (Status status = compare("scores", group_.scores); !status) return status;
         return compare("versions", group_.versions);
     }
@@ -258,6 +260,7 @@ private:
     std::optional<codec::References> references_;
     std::optional<std::span<const std::byte>> counts_;
     std::uint64_t distilled_ = 0;
+    bool has_begun_ = false;
 };
 
 void write_array(codec::MessageWriter& message, std::string_view key, const ColumnSource& source,

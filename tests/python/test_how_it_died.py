@@ -308,11 +308,11 @@ def test_the_command_names_the_dead_that_nobody_has_reaped(name: str, victim: Ma
     assert KILLED.words not in command("ls")
     writer.end()
     for shown in (command("ls"), command("info", name)):
-        (line,) = [line for line in shown.splitlines() if f"pid {writer.pid}" in line]
+        (line,) = [line for line in shown.splitlines() if f"pid {writer.pid} " in line]
         assert line.split()[0] == "dead"
         assert line.endswith(KILLED.words)
     writer.reap()
-    (line,) = [line for line in command("ls").splitlines() if f"pid {writer.pid}" in line]
+    (line,) = [line for line in command("ls").splitlines() if f"pid {writer.pid} " in line]
     assert UNKNOWN in line, "no participant was left to note it"
     assert inspect.remove_if_abandoned(name)
 

@@ -4,7 +4,6 @@ rank is a process; a rank's failure is the test's."""
 from __future__ import annotations
 
 import os
-import socket
 import traceback
 from collections.abc import Callable, Iterator
 from multiprocessing import get_context
@@ -13,6 +12,7 @@ from typing import Any
 import numpy as np
 import pytest
 from peers import WITHIN
+from ports import free_port
 
 import penstock
 from penstock.integrations.vllm import hosts
@@ -44,9 +44,7 @@ class Stateless:
 
 def run_ranks(task: Callable[..., None], *arguments: Any) -> None:
     """``task(*arguments)`` in each of RANKS processes of one gloo group."""
-    with socket.socket() as free:
-        free.bind(("127.0.0.1", 0))
-        port = free.getsockname()[1]
+    port = free_port()
     context = get_context("fork")  # torch, which takes seconds to import, is there
     outcomes = context.Queue()
     ranks = [

@@ -105,13 +105,18 @@ class SegmentCorruptor:
                 lambda: dice.getrandbits(dice.randrange(1, 64)),
                 lambda: dice.randrange(size) & ~63,
                 lambda: size + dice.randrange(-128, 128),
-                lambda: self._word(dice.randrange(size // WORD.size) * WORD.size),
+                lambda: self._word(self._some_word()),
                 lambda: (1 << 64) - 1,
                 lambda: 1 << 63,
                 lambda: 0,
             )
         )()
         return value & (1 << 64) - 1
+
+    # Among the pages that exist: a look at a hole would add memory.
+    def _some_word(self) -> int:
+        page = self._dice.choice(self._pages) * PAGE
+        return page + self._dice.randrange(PAGE // WORD.size) * WORD.size
 
 
 def present_pages(descriptor: int, size: int) -> list[int]:

@@ -88,7 +88,7 @@ apt_install() {
     for package in "$@"; do
         # Not through a pipe: with pipefail, a reader that stops early makes the writer's SIGPIPE
         # count as a failure.
-        if [[ $(apt-cache policy "$package") =~ Candidate:\ [^\(] ]]; then
+        if [[ $(LC_ALL=C apt-cache policy "$package") =~ Candidate:\ [^\(] ]]; then
             known+=("$package")
         fi
     done

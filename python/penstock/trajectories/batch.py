@@ -14,7 +14,7 @@ import numpy.typing as npt
 from .. import _core
 from .._dtypes import native_name
 from .._repr import never_raises
-from ..errors import InvalidArgument, InvalidType, NoSpace, TooLarge, WrongProcess
+from ..errors import Corrupt, Error, InvalidArgument, InvalidType, NoSpace, TooLarge, WrongProcess
 from .group import TrajectoryGroup
 
 __all__ = ["Layout", "TrajectoryBatch", "Unserveable", "make_batch"]
@@ -133,9 +133,7 @@ class TrajectoryBatch:
     def groups(self) -> tuple[TrajectoryGroup, ...]:
         """The groups themselves, copied out, including everything that is not in the arrays."""
         if self._groups is None:
-            self._groups = tuple(
-                TrajectoryGroup.from_message(self._core.group(at)) for at in range(len(self._core))
-            )
+            self._groups = tuple(_group_at(self._core, at) for at in range(len(self._core)))
         return self._groups
 
     def __len__(self) -> int:
@@ -274,6 +272,17 @@ def make_batch(
     except BaseException:
         core.untake()
         raise
+
+
+def _group_at(core: _core.TrajectoryBatch, at: int) -> TrajectoryGroup:
+    """A group that was checked when the batch was made. It still lies in shared memory, so a faulty
+    peer may have written over it since."""
+    try:
+        return TrajectoryGroup.from_message(core.group(at))
+    except (MemoryError, Error):
+        raise
+    except Exception as error:
+        raise Corrupt(f"{core.title(at)} has changed since it was checked: {error!r}") from error
 
 
 def _decode_groups(batch: TrajectoryBatch, core: _core.TrajectoryBatch) -> None:

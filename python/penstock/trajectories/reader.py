@@ -13,7 +13,7 @@ from .._exit import close_at_exit
 from .._replaced import warn_of_replaced
 from .._repr import describe
 from .._threads import Countdown, attach_when_there, take_in_thread
-from ..dead_letters import Chosen, DeadLetter, chosen_sequences, decode_content, letters_of
+from ..dead_letters import Chosen, DeadLetter, chosen_sequences, letters_of
 from ..errors import Error, Incompatible, InvalidArgument, InvalidType, Timeout
 from ..handle import Handle, Name, Owner, Waiting, handle_of
 from ..queue import EndsWith
@@ -398,7 +398,8 @@ def _request_key(
     return key
 
 
-def _group_of(letter: DeadLetter, raw: bytes) -> TrajectoryGroup:
-    """The group of a dead letter; Corrupt if it is none."""
+def _group_of(_letter: DeadLetter, raw: bytes) -> TrajectoryGroup:
+    """The group of a dead letter; Corrupt if it is none. Its format is not asked for: the queue of
+    trajectories carries groups only, and a damaged word may call one plain bytes."""
     _core._check_group(raw)
-    return TrajectoryGroup.from_message(decode_content(letter, raw))
+    return TrajectoryGroup.from_message(_core.codec_decode(raw))

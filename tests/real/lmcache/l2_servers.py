@@ -9,12 +9,12 @@ import importlib.util
 import json
 import multiprocessing
 import os
-import socket
 import sys
 from pathlib import Path
 from typing import Any
 
 import torch
+from ports import free_port
 
 MODEL = "model"
 CHUNK = 16  # tokens
@@ -77,21 +77,15 @@ def import_all() -> None:
         importlib.import_module(f"lmcache.v1.multiprocess.{module}")
 
 
-def _free_port() -> int:
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        return int(probe.getsockname()[1])
-
-
 class Server:
     """`lmcache server`, started as by its own command line."""
 
     def __init__(self, adapter: str, log: Path, **params: Any) -> None:
         spec = {**ADAPTERS[adapter], "adapter_params": {"capacity": "16MiB", **params}}
-        port = _free_port()
+        port = free_port()
         self.address = f"tcp://127.0.0.1:{port}"
         command = ["server", "--host", "127.0.0.1", "--port", str(port)]
-        command += ["--http-port", str(_free_port()), "--chunk-size", str(CHUNK)]
+        command += ["--http-port", str(free_port()), "--chunk-size", str(CHUNK)]
         command += ["--l1-size-gb", "0.0625", "--no-l1-use-lazy", "--eviction-policy", "LRU"]
         command += ["--shm-name", f"l2test{port}", "--supported-transfer-mode", "engine_driven"]
         command += ["--disable-metrics", "--l2-adapter", json.dumps(spec)]

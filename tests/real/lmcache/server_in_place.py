@@ -45,9 +45,9 @@ REPLACED = {
         "(2, num_pages, num_heads, page_size, head_size)"  # vLLM's layout on the CPU
     ),
     "    time.sleep(2)\n": "    server_in_place.wait_for(SERVER_PORT)\n",
-    "SERVER_PORT = 5599": "SERVER_PORT = server_in_place.free_port()",
+    "SERVER_PORT = 5599": "SERVER_PORT = ports.free_port()",
     "        target=server_process_runner,": "        target=server_in_place.serve,",
-    "from typing import Any,": "import server_in_place\nfrom typing import Any,",
+    "from typing import Any,": "import ports\nimport server_in_place\nfrom typing import Any,",
 }
 
 
@@ -69,12 +69,6 @@ def serve(transport: str, host: str, port: int, chunk_size: int, gibibytes: floa
     command = ["lmcache", "serve", "--pool", _unused_name(), "--host", HOST, "--port", str(port)]
     command += ["--transport", transport, "--chunk-tokens", str(chunk_size), "--capacity", "1GiB"]
     sys.exit(main(command))
-
-
-def free_port() -> int:
-    with socket.socket() as probe:
-        probe.bind((HOST, 0))
-        return int(probe.getsockname()[1])
 
 
 def wait_for(port: int) -> None:

@@ -16,6 +16,7 @@ import pytest
 
 pytest.importorskip("lmcache", reason="lmcache is not installed in this environment")
 
+from ports import free_port
 from server_workers import CHUNK, WITHIN, Server, overlap, tokens_of, wait_until, worker
 
 from penstock.integrations.lmcache import PoolServer
@@ -97,8 +98,7 @@ def test_a_signal_while_it_serves_ends_it_with_0(number: signal.Signals, name: s
 
 
 def test_it_speaks_grpc_too(name: str) -> None:
-    with socket.create_server(("127.0.0.1", 0)) as probe:
-        port = str(probe.getsockname()[1])
+    port = str(free_port())
     options = ("--transport", "grpc", "--port", port, "--chunk-tokens", str(CHUNK))
     with Server(name, *options) as server, worker(server) as peer:
         assert server.address == f"grpc://127.0.0.1:{port}"

@@ -8,7 +8,6 @@ import io
 import json
 import os
 import signal
-import socket
 import subprocess
 import sys
 import time
@@ -21,6 +20,7 @@ from typing import Any
 import pytest
 from engines import WITHIN
 from environment import ENGINE, PENSTOCK, environment, options
+from ports import free_port
 
 HOST = "127.0.0.1"
 
@@ -29,7 +29,7 @@ class Server:
     """A server of the model in a folder, with two workers. ``log()`` is what all processes said."""
 
     def __init__(self, model: Path, folder: Path, modules: str = PENSTOCK, **engine: Any) -> None:
-        self.port = _free_port()
+        self.port = free_port(HOST)
         self._file = folder / "log"
         command = [sys.executable, "-m", "vllm.entrypoints.openai.api_server"]
         command += ["--model", str(model), "--served-model-name", "tiny"]
@@ -146,9 +146,3 @@ def data_url(seed: int, side: int) -> str:
     with io.BytesIO() as file:
         Image.fromarray(pixels).save(file, "PNG", compress_level=0)
         return f"data:image/png;base64,{base64.b64encode(file.getvalue()).decode()}"
-
-
-def _free_port() -> int:
-    with socket.socket() as probe:
-        probe.bind((HOST, 0))
-        return int(probe.getsockname()[1])

@@ -77,6 +77,28 @@ TEST(GroupTest, ColumnsOfAnotherLengthAreNamed) {
               "column 'masks' of the group 'q1' of 'code' has 5 values where the tokens have 6");
 }
 
+TEST(GroupTest, NeedsTheVersionItWasBegunWith) {
+    const MadeGroup made("code", 1, {2, 1});
+    const std::int64_t values = 3;
+    const std::int64_t sequences = 2;
+    codec::MessageWriter writer;
+    codec::Writer& out = writer.structure();
+    out.map(3);
+    out.text("environment");
+    out.text("code");
+    out.text("lengths");
+    writer.tensor(
+        {.dtype = DType::Int64, .shape = std::span(&sequences, 1), .data = made.lengths_.data()});
+    out.text("tokens");
+    writer.tensor(
+        {.dtype = DType::Int32, .shape = std::span(&values, 1), .data = made.tokens_.data()});
+    std::vector<std::byte> bytes(writer.nbytes());
+    writer.write(bytes.data());
+    const auto group = read_group(bytes);
+    ASSERT_TRUE(fails(group, ErrorCode::InvalidArgument));
+    EXPECT_EQ(group.status().message(), "column 'begun' of a group of 'code' is missing");
+}
+
 TEST(GroupTest, WrongDTypesAreNamed) {
     const MadeGroup made("code", 1, {3, 3});
     GroupSource source = made.source();
